@@ -1,0 +1,90 @@
+"""Flags shared by the scripts and stages: one name, one meaning, one default. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+
+from .device import DEVICES, PRECISIONS
+from .versions import DEFAULT_VERSION, VERSIONS
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keep paragraphs of the description and give flags room."""
+
+    def __init__(self, prog: str):
+        super().__init__(prog, max_help_position=34, width=110)
+
+
+def make_parser(prog: str | None, description: str) -> argparse.ArgumentParser:
+    """Return a parser that allows no abbreviated flags: a new flag must never change what an old command means."""
+    return argparse.ArgumentParser(
+        prog=prog, description=description, formatter_class=HelpFormatter, allow_abbrev=False
+    )
+
+
+def add_device(parser: argparse._ActionsContainer, flag: str = "--device") -> None:
+    """Add `--device` and its kin."""
+    parser.add_argument(
+        flag, default="auto", choices=DEVICES, help="where to run; auto takes cuda, then cpu (default: auto)"
+    )
+
+
+def add_force_mps(parser: argparse._ActionsContainer) -> None:
+    """Add `--force-mps`."""
+    parser.add_argument("--force-mps", action="store_true", help="let auto take Apple's MPS in FP32 (experimental)")
+
+
+def add_precision(parser: argparse._ActionsContainer) -> None:
+    """Add `--precision`."""
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        choices=PRECISIONS,
+        help="fp32, or bf16 with LoRA weights kept in float32, where the hardware has it (default: fp32)",
+    )
+
+
+def add_model_version(parser: argparse._ActionsContainer) -> None:
+    """Add `--model-version`."""
+    parser.add_argument(
+        "--model-version",
+        default=DEFAULT_VERSION,
+        choices=sorted(VERSIONS),
+        help=f"which base model (default: {DEFAULT_VERSION})",
+    )
+
+
+def add_offline(parser: argparse._ActionsContainer) -> None:
+    """Add `--offline`."""
+    parser.add_argument("--offline", action="store_true", help="never ask the network for missing weights")
+
+
+def add_seed(parser: argparse._ActionsContainer, default: int = 42) -> None:
+    """Add `--seed`."""
+    parser.add_argument(
+        "--seed", type=non_negative_int, default=default, help=f"start of all randomness (default: {default})"
+    )
+
+
+def positive_int(text: str) -> int:
+    """Parse a whole number above 0."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return value
+
+
+def non_negative_int(text: str) -> int:
+    """Parse a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
+def positive_float(text: str) -> float:
+    """Parse a finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
+    return value

@@ -1,0 +1,67 @@
+"""Errors a person can fix, and the exit code each ending of a program has.
+
+0 done, 1 the run failed (some items did not make it, or a bug), 2 the request was wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+import sys
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+
+
+class UserError(Exception):
+    """A problem the user can fix. `fix` is a command or an action, printed last."""
+
+    def __init__(self, what: str, why: str, fix: str):
+        super().__init__(f"error: {what}\n  why: {why}\n  fix: {fix}")
+        self.what, self.why, self.fix = what, why, fix
+
+    def __reduce__(self):  # the default drops arguments when a worker process hands the error back
+        return type(self), (self.what, self.why, self.fix)
+
+
+def disk_full(error: OSError) -> UserError | None:
+    """Return what to tell the user when `error` means that no space is left, else None."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    where = f" while writing {error.filename}" if error.filename else ""
+    return UserError(
+        f"the disk is full{where}",
+        "the output is written under a temporary name first; what was there before is unharmed",
+        "free some space or choose an output folder on another disk, then run the same command again",
+    )
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run `main` and exit with its code. UserError and a full disk give 2 without traceback, Ctrl+C gives 130."""
+    try:
+        code = main()
+    except UserError as error:
+        print(error, file=sys.stderr)
+        code = WRONG_REQUEST
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away, as in `... | head`
+        sys.stderr.close()
+        code = FAILED
+    except OSError as error:
+        full = disk_full(error)
+        if full is None:
+            raise
+        print(full, file=sys.stderr)
+        code = WRONG_REQUEST
+    sys.exit(code or DONE)
+
+
+def terminate_like_interrupt() -> None:
+    """Let SIGTERM end the program as Ctrl+C does, so that temporary files are removed. Call from a main thread."""
+    if hasattr(signal, "SIGTERM"):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)

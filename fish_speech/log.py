@@ -1,0 +1,38 @@
+"""Talk to the person at the terminal: facts on stderr, one progress bar per long step.
+
+Results go to stdout. On a terminal progress is a bar; otherwise, in a log file say, it is a line a minute.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def setup(verbose: bool = False, log_file: Path | None = None) -> None:
+    """Send the package's log lines to stderr, and to `log_file` with times if one is given. Called by main only."""
+    stream = logging.StreamHandler(sys.stderr)
+    stream.setFormatter(logging.Formatter("%(message)s"))
+    handlers: list[logging.Handler] = [stream]
+    if log_file is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(log_file, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handlers.append(file)
+    root = logging.getLogger("fish_speech")
+    root.handlers[:] = handlers
+    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    root.propagate = False
+
+
+def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
+    """Yield `items`, showing how far the step called `what` is."""
+    from tqdm import tqdm
+
+    interval = 0.5 if sys.stderr.isatty() else 60.0
+    yield from tqdm(items, desc=what, total=total, unit=unit, mininterval=interval, dynamic_ncols=True, file=sys.stderr)

@@ -1,0 +1,42 @@
+"""The model versions this toolkit knows: one row each. A new version is a row here, never an `if` in a script."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.pth"
+TOKENIZER_FILE = "tokenizer.tiktoken"
+SPECIAL_TOKENS_FILE = "special_tokens.json"
+VOICE_FILE = "voice.json"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """Names and formats of one model version. Paths are relative to the folder the user works in."""
+
+    name: str
+    hub_id: str  # repository on the Hugging Face hub
+    folder: Path  # where its files are looked for and downloaded to
+    codec_file: str  # codec weights inside the folder
+    codec_config: str  # name of a yaml in configs/codec
+    prompt_format: str  # module of fish_speech.text that lays out its prompts
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file a run needs; special_tokens.json is written by us and never read."""
+        return (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, self.codec_file)
+
+
+VERSIONS: dict[str, ModelVersion] = {
+    "1.5": ModelVersion(
+        name="1.5",
+        hub_id="fishaudio/fish-speech-1.5",
+        folder=Path("checkpoints/fish-speech-1.5"),
+        codec_file="firefly-gan-vq-fsq-8x1024-21hz-generator.pth",
+        codec_config="firefly_gan_vq",
+        prompt_format="prompt",
+    ),
+}
+DEFAULT_VERSION = "1.5"
