@@ -22,6 +22,7 @@ class ModelVersion:
     codec_file: str  # codec weights inside the folder
     codec_config: str  # name of a yaml in configs/codec
     prompt_format: str  # module of fish_speech.text that lays out its prompts
+    revision: str = "main"  # branch, tag or commit; hub.py holds a folder to the commit that its first download saw
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -1,0 +1,190 @@
+"""Load models from their folders: strictly, on any device, in the precision asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..checkpoint import as_float, check_names, read_file, read_state_dict, state_dict_of
+from ..errors import UserError
+from ..text import Tokenizer
+from ..versions import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from .dual_ar import DualAR, DualARConfig
+from .firefly import FireflyCodec, FireflyConfig
+from .lora import LoraConfig, install_lora, is_lora_name
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+DEFAULT_CODEC = "firefly_gan_vq"
+_MAX_CONFIG_BYTES = 1 << 20
+
+
+def load_dual_ar(
+    folder: Path | str,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    lora: LoraConfig | Mapping[str, Any] | None = None,
+    *,
+    max_length: int | None = None,
+    load_weights: bool = True,
+    seed: int = 0,
+) -> DualAR:
+    """Load the text-to-semantic model of a checkpoint folder, in eval mode, with `.config` and `.tokenizer`.
+
+    Every part gets `dtype`, whatever the file has; adapters of `lora` are always float32 and fresh. `max_length`
+    replaces the config's longest sequence (tokens). `load_weights` false draws new weights from `seed` (training from
+    scratch). Raises UserError for a folder, a config or weights that do not fit.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    if max_length is not None:
+        config = config.with_max_length(max_length)
+    tokenizer = Tokenizer(folder / TOKENIZER_FILE)
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{folder / TOKENIZER_FILE} does not fit {folder / CONFIG_FILE}",
+            f"the tokenizer makes {tokenizer.vocab_size} ids, the model knows {config.vocab_size}",
+            "use the tokenizer and the config of the same model",
+        )
+    with torch.device("meta"):
+        model = DualAR(config, tokenizer.semantic_begin_id)
+    if load_weights:
+        path = weights_path(folder)
+        _assign(model, read_state_dict(path), path, f"the model that {folder / CONFIG_FILE} describes", dtype)
+        model.to(device)
+    else:
+        model.to_empty(device="cpu")
+        model.reset_parameters(torch.Generator().manual_seed(seed))
+        model.to(device=device, dtype=dtype)
+    model.tokenizer = tokenizer
+    config_of_lora = LoraConfig.of(lora)
+    if config_of_lora is not None:
+        try:
+            install_lora(model, config_of_lora)
+        except ValueError as error:
+            raise UserError(f"{folder} cannot take LoRA adapters", str(error), "train all weights instead") from error
+    return model.eval()
+
+
+def read_config(folder: Path) -> DualARConfig:
+    """Read and check `config.json` of a checkpoint folder."""
+    path = Path(folder) / CONFIG_FILE
+    if not path.is_file():
+        why = "the folder does not exist" if not Path(folder).is_dir() else f"it has no {CONFIG_FILE}"
+        raise UserError(
+            f"{folder} is not a model folder",
+            why,
+            "give the folder that has config.json, model.pth and tokenizer.tiktoken",
+        )
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise ValueError("it is larger than 1 MB")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it does not hold an object")
+        return DualARConfig.from_mapping(values)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is not a model config this toolkit knows", str(error), "restore the file") from error
+
+
+def weights_path(folder: Path) -> Path:
+    """The weights in a model folder: `model.pth`, or `model.safetensors` where only that exists."""
+    path = Path(folder) / WEIGHTS_FILE
+    alternative = path.with_suffix(".safetensors")
+    return alternative if alternative.is_file() and not path.exists() else path
+
+
+def load_adapter(model: DualAR, path: Path) -> dict[str, Any]:
+    """Load the LoRA weights of a training checkpoint into `model`, strictly; return the checkpoint's other content."""
+    content = read_file(path)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    tensors = state_dict_of(state, path)
+    expected = {name: tuple(p.shape) for name, p in model.named_parameters() if is_lora_name(name)}
+    what = f"this model with LoRA r={next(iter(expected.values()))[0]}" if expected else "a model without LoRA"
+    check_names(expected, tensors, path, what)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            parameters[name].copy_(tensor)
+    return {key: value for key, value in content.items() if key != "state_dict"} if "state_dict" in content else {}
+
+
+def load_codec(
+    path: Path | str, config: Mapping[str, Any] | FireflyConfig | None = None, device: str | torch.device = "cpu"
+) -> FireflyCodec:
+    """Load codec weights from a file, in eval mode and float32; `config` None takes the released 1.5 codec's shape.
+
+    A full training checkpoint is accepted: only its `generator.` entries are used.
+    """
+    path = Path(path)
+    if not isinstance(config, FireflyConfig):
+        config = make_codec_config(config if config is not None else codec_config(DEFAULT_CODEC), "the codec config")
+    with torch.device("meta"):
+        codec = FireflyCodec(config)
+    content = read_file(path)
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if isinstance(content, Mapping) and any("generator" in str(name) for name in content):
+        content = {
+            name.replace("generator.", ""): tensor for name, tensor in content.items() if "generator." in str(name)
+        }
+    _assign(codec, state_dict_of(content, path), path, "the codec config", torch.float32)
+    return codec.to(device).eval()
+
+
+def codec_config(name: str | Path) -> dict[str, Any]:
+    """Read a codec's yaml by name from configs/codec, or by the path of a .yaml file."""
+    import yaml
+
+    path = Path(name) if str(name).endswith((".yaml", ".yml")) else CONFIGS / "codec" / f"{name}.yaml"
+    known = sorted(file.stem for file in (CONFIGS / "codec").glob("*.yaml"))
+    if not path.is_file() or path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise UserError(
+            f"unknown codec config {str(name)!r}",
+            f"known: {', '.join(known)}, or the path of a .yaml file",
+            "choose one of these",
+        )
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not readable yaml", str(error).splitlines()[0], "mend the file") from error
+    make_codec_config(values, path)
+    return values
+
+
+def make_codec_config(values: Any, source: object) -> FireflyConfig:
+    """Turn a yaml's content into a config; raise UserError naming `source` if it does not fit."""
+    try:
+        if not isinstance(values, Mapping):
+            raise ValueError("it holds no keys")
+        return FireflyConfig.from_mapping(values)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{source} does not describe a firefly codec", str(error), "mend the file") from error
+
+
+def _assign(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path, what: str, dtype: torch.dtype) -> None:
+    """Make `tensors` the parameters of a `model` built without memory; converts one tensor at a time."""
+    if isinstance(model, DualAR):
+        tensors = _fuse_attention(tensors)
+    check_names({name: tuple(t.shape) for name, t in model.state_dict().items()}, tensors, path, what)
+    for name in list(tensors):
+        tensor = tensors.pop(name)
+        owner, _, leaf = name.rpartition(".")
+        module = model.get_submodule(owner)
+        setattr(module, leaf, nn.Parameter(as_float(tensor, dtype), requires_grad=tensor.is_floating_point()))
+
+
+def _fuse_attention(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Join separate wq, wk, wv weights into wqkv, as older files have them."""
+    fused = dict(tensors)
+    for name in tensors:
+        if name.endswith("attention.wq.weight"):
+            parts = [name.replace("wq.weight", f"{part}.weight") for part in ("wq", "wk", "wv")]
+            if all(part in fused for part in parts):
+                joined = torch.cat([fused.pop(part) for part in parts])
+                fused[name.replace("wq.weight", "wqkv.weight")] = joined
+    return fused

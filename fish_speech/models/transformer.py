@@ -1,0 +1,202 @@
+"""The parts that the slow and the fast transformer share: norm, rotary positions, attention with a cache, block.
+
+Llama-style pre-norm blocks with grouped KV heads (RMSNorm arXiv:1910.07467, RoPE arXiv:2104.09864, GQA arXiv:2305.13245).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+class RMSNorm(nn.Module):
+    """Scale to unit root mean square, computed in float32 and cast back before the weight."""
+
+    def __init__(self, dim: int, eps: float):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        normed = wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + self.eps)
+        return normed.to(x.dtype) * self.weight
+
+
+class RotaryTable:
+    """Cosines and sines of the rotary angles, grown on demand and kept per device.
+
+    The table is rounded to bfloat16, as the released models were trained with it; unrounded angles change logits.
+    """
+
+    def __init__(self, head_dim: int, base: float):
+        self.head_dim, self.base = head_dim, base
+        self._tables: dict[torch.device, tuple[Tensor, Tensor]] = {}
+
+    def rows(self, positions: Tensor, length: int) -> tuple[Tensor, Tensor]:
+        """Return float32 (cos, sin) of `positions` (tokens,), each (tokens, head_dim // 2); all lie below `length`."""
+        cos, sin = self._table(length, positions.device)
+        return cos[positions], sin[positions]
+
+    def first(self, length: int, device: torch.device, start: int = 0) -> tuple[Tensor, Tensor]:
+        """Return float32 (cos, sin) of positions start..length-1 without copying."""
+        cos, sin = self._table(length, device)
+        return cos[start:length], sin[start:length]
+
+    def _table(self, length: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        table = self._tables.get(device)
+        if table is None or table[0].size(0) < length:
+            exponents = torch.arange(0, self.head_dim, 2, dtype=torch.float32) / self.head_dim
+            frequencies = 1.0 / (self.base**exponents)
+            angles = torch.outer(torch.arange(max(64, 2 * length), dtype=torch.float32), frequencies)
+            cos, sin = (part.to(torch.bfloat16).float().to(device) for part in (angles.cos(), angles.sin()))
+            table = self._tables[device] = (cos, sin)
+        return table
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn interleaved pairs of (batch, tokens, heads, head_dim) by the angles in cos, sin (tokens, head_dim // 2)."""
+    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # (batch, tokens, heads, head_dim // 2) each
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2).to(x.dtype)
+
+
+class KVCache:
+    """Keys and values of one attention layer for positions seen so far; grows by doubling up to what is asked."""
+
+    def __init__(self, capacity: int):
+        self.capacity = capacity
+        self.length = 0
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add (batch, kv_heads, tokens, head_dim) and return views of everything so far."""
+        end = self.length + keys.size(2)
+        if self._keys is None or self._values is None or self._keys.size(2) < end:
+            self._grow(keys, end)
+        assert self._keys is not None and self._values is not None
+        self._keys[:, :, self.length : end] = keys
+        self._values[:, :, self.length : end] = values
+        self.length = end
+        return self._keys[:, :, :end], self._values[:, :, :end]
+
+    def clear(self) -> None:
+        """Forget all positions, keep the memory."""
+        self.length = 0
+
+    def _grow(self, like: Tensor, needed: int) -> None:
+        batch, heads, _, head_dim = like.shape
+        size = max(needed, min(self.capacity, 2 * needed, needed + 512))
+        for name in ("_keys", "_values"):
+            grown = like.new_empty(batch, heads, size, head_dim)
+            old = getattr(self, name)
+            if old is not None:
+                grown[:, :, : self.length] = old[:, :, : self.length]
+            setattr(self, name, grown)
+
+
+class Attention(nn.Module):
+    """Causal attention with fused projections; `wqkv` stacks queries, keys and values on its output axis."""
+
+    def __init__(self, dim: int, heads: int, kv_heads: int, bias: bool, dropout: float):
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim, self.dropout = heads, kv_heads, dim // heads, dropout
+        self.wqkv = nn.Linear(dim, (heads + 2 * kv_heads) * self.head_dim, bias=bias)
+        self.wo = nn.Linear(dim, dim, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        rope: tuple[Tensor, Tensor],
+        mask: Tensor | None = None,
+        row_lengths: list[int] | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        """Attend within (batch, tokens, dim); causal unless `mask` (batch, 1, tokens, tokens), true = attend, is given.
+
+        With `row_lengths`, x is (1, tokens, dim) and holds rows one after another that do not see each other.
+        With `cache`, x holds the tokens that follow those in the cache.
+        """
+        batch, tokens, dim = x.shape
+        widths = [self.heads * self.head_dim, self.kv_heads * self.head_dim, self.kv_heads * self.head_dim]
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in self.wqkv(x).split(widths, dim=-1))
+        # (batch, heads, tokens, head_dim)
+        q, k, v = rotate(q, *rope).transpose(1, 2), rotate(k, *rope).transpose(1, 2), v.transpose(1, 2)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        if row_lengths is None:
+            out = self._attend(q, k, v, mask)
+        else:
+            rows = zip(*(part.split(row_lengths, dim=2) for part in (q, k, v)), strict=True)
+            out = torch.cat([self._attend(*row, None) for row in rows], dim=2)
+        return self.wo(out.transpose(1, 2).reshape(batch, tokens, dim))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        new, seen = q.size(2), k.size(2)
+        if mask is None and 1 < new < seen:  # tokens after a cached prefix: each sees the prefix and those before it
+            mask = torch.ones(new, seen, dtype=torch.bool, device=q.device).tril(seen - new)
+        return F.scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=mask is None and new > 1,
+            enable_gqa=self.heads != self.kv_heads,
+        )
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: w2(silu(w1 x) * w3 x) (arXiv:2002.05202)."""
+
+    def __init__(self, dim: int, hidden: int):
+        super().__init__()
+        self.w1 = nn.Linear(dim, hidden, bias=False)
+        self.w3 = nn.Linear(dim, hidden, bias=False)
+        self.w2 = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward with residual connections."""
+
+    def __init__(self, dim: int, heads: int, kv_heads: int, hidden: int, bias: bool, dropout: float, eps: float):
+        super().__init__()
+        self.attention = Attention(dim, heads, kv_heads, bias, dropout)
+        self.feed_forward = FeedForward(dim, hidden)
+        self.ffn_norm = RMSNorm(dim, eps)
+        self.attention_norm = RMSNorm(dim, eps)
+
+    def forward(
+        self,
+        x: Tensor,
+        rope: tuple[Tensor, Tensor],
+        mask: Tensor | None = None,
+        row_lengths: list[int] | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        x = x + self.attention(self.attention_norm(x), rope, mask, row_lengths, cache)
+        return x + self.feed_forward(self.ffn_norm(x))
+
+
+def run_blocks(
+    blocks: nn.ModuleList,
+    x: Tensor,
+    rope: tuple[Tensor, Tensor],
+    mask: Tensor | None = None,
+    row_lengths: list[int] | None = None,
+    caches: list[KVCache] | None = None,
+    recompute: bool = False,
+) -> Tensor:
+    """Run (batch, tokens, dim) through `blocks`; `recompute` trades time for memory in the backward pass."""
+    for index, block in enumerate(blocks):
+        if recompute:
+            x = checkpoint(block, x, rope, mask, row_lengths, use_reentrant=False)
+        else:
+            x = block(x, rope, mask, row_lengths, caches[index] if caches is not None else None)
+    return x
