@@ -84,8 +84,11 @@ def probe_hardware() -> Hardware:
 
 
 def allow_mps_fallback(device: str, force_mps: bool) -> None:
-    """Let ops that MPS lacks run on the CPU. Must be called before torch is imported: torch reads it then."""
-    if device == "mps" or force_mps:
+    """Let ops that MPS lacks run on the CPU. Must be called before torch is imported: torch reads it then.
+
+    auto counts too, since synthesis may take MPS by itself and only torch can tell; without MPS it has no effect.
+    """
+    if device in ("auto", "mps") or force_mps:
         os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 
@@ -107,11 +110,11 @@ def choose_device(
     hardware = probe_hardware()
     if request == "mps" or force_mps:
         if not hardware.mps:
-            _missing("mps", hardware)
+            _missing("--force-mps" if force_mps else "--device mps", hardware)
         device, reason = "mps", "asked for; MPS is experimental here, ops it lacks run on the CPU"
     elif request == "cuda" or (request == "auto" and hardware.cuda):
         if not hardware.cuda:
-            _missing("cuda", hardware)
+            _missing("--device cuda", hardware)
         device, reason = "cuda", f"{hardware.cuda_name}, {'asked for' if request == 'cuda' else 'found'}"
     elif request == "cpu":
         device, reason = "cpu", "asked for"
@@ -125,11 +128,11 @@ def choose_device(
     return DeviceChoice(device, precision, reason)
 
 
-def _missing(device: str, hardware: Hardware) -> None:
+def _missing(flag: str, hardware: Hardware) -> None:
     raise UserError(
-        f"--device {device} is not available",
+        f"{flag} asks for a device that is not available",
         f"torch found: {hardware.describe()}",
-        "use --device auto, or install a torch build and driver for this device (https://pytorch.org/get-started)",
+        "use --device auto alone, or install a torch build and driver for this device (https://pytorch.org/get-started)",
     )
 
 
