@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -43,6 +45,8 @@ def run(main: Callable[[], int | None]) -> None:
     """Run `main` and exit with its code. UserError and a full disk give 2 without traceback, Ctrl+C gives 130."""
     try:
         code = main()
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, not while Python shuts down: a reader that is gone would make the exit code 120
     except UserError as error:
         print(error, file=sys.stderr)
         code = WRONG_REQUEST
@@ -50,7 +54,8 @@ def run(main: Callable[[], int | None]) -> None:
         print("interrupted; run the same command again to continue", file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as in `... | head`
-        sys.stderr.close()
+        with contextlib.suppress(OSError, ValueError):  # what is left in the buffer goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = FAILED
     except OSError as error:
         full = disk_full(error)
