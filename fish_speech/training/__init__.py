@@ -1,0 +1,1 @@
+"""One step of training: losses, schedules, the Lightning module and its callbacks."""

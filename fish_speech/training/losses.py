@@ -1,0 +1,68 @@
+"""Loss of the text-to-semantic model, computed only where it counts.
+
+The value equals that of the released system, which runs the whole padded batch. Here padding is cut out before the
+first layer, the vocabulary projection runs only at positions with a label, and the fast transformer only at frames
+with one.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..models.dual_ar import DualAR, frames_to_run, next_frame_codes
+
+IGNORED = -100  # label without loss
+
+
+class LossParts(NamedTuple):
+    """Scalars of one batch."""
+
+    loss: Tensor  # base + semantic
+    base_loss: Tensor  # over text and semantic tokens
+    semantic_loss: Tensor  # over the codes of frames
+    top_5_accuracy: Tensor  # share of codes above 0 that are among the five likeliest
+
+
+def dual_ar_loss(model: DualAR, inputs: Tensor, labels: Tensor, padding_mask: Tensor) -> LossParts:
+    """Return the losses of a batch: inputs, labels (batch, 1 + codebooks, tokens), padding_mask (batch, tokens).
+
+    Padding must be at the right. Means are over labels that are not IGNORED. Where a frame's codes are all zero but
+    for the last codebook, the released model gives constant logits: such labels add ln(codebook size) and no gradient.
+    """
+    real = ~padding_mask
+    grid = inputs.transpose(1, 2)[real].T[None]  # (1, 1 + codebooks, tokens of all rows)
+    flat_labels = labels.transpose(1, 2)[real]  # (tokens of all rows, 1 + codebooks)
+    hidden = model.slow(grid, row_lengths=real.sum(dim=1).tolist())[0]  # (tokens of all rows, dim)
+
+    token_labels = flat_labels[:, 0]
+    has_token_label = token_labels != IGNORED
+    token_logits = model.token_logits(hidden[has_token_label]).float()
+    base_loss = F.cross_entropy(token_logits, token_labels[has_token_label])
+
+    codes = next_frame_codes(inputs)  # (batch, tokens, codebooks - 1)
+    runs = torch.zeros(real.numel(), dtype=torch.bool, device=real.device)
+    runs[frames_to_run(codes.flatten(0, 1))] = True
+    runs = runs.view_as(real)[real]  # (tokens of all rows,)
+    code_labels = flat_labels[:, 1:]
+    rows = (runs & (code_labels != IGNORED).any(dim=1)).nonzero()[:, 0]
+    code_logits = model.fast_logits(hidden[rows], codes[real][rows]).float()  # (frames, codebooks, codebook_size)
+    run_labels = code_labels[rows]
+    total = (code_labels != IGNORED).sum()
+    constant = (total - (run_labels != IGNORED).sum()) * math.log(model.config.codebook_size)
+    summed = F.cross_entropy(code_logits.flatten(0, 1), run_labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    semantic_loss = (summed + constant) / total
+    return LossParts(base_loss + semantic_loss, base_loss, semantic_loss, _top_5(code_logits, run_labels))
+
+
+@torch.no_grad()
+def _top_5(logits: Tensor, labels: Tensor) -> Tensor:
+    counted = (labels != IGNORED) & (labels != 0)
+    if not counted.any():
+        return logits.new_zeros(())
+    best = logits[counted].topk(min(5, logits.size(-1)), dim=-1).indices
+    return (best == labels[counted][:, None]).any(dim=-1).float().mean()
