@@ -220,6 +220,27 @@ def test_a_torn_partial_file_is_fetched_again_from_the_start(server, tmp_path):
     assert content(tmp_path) == FILES
 
 
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("shutil.disk_usage = lambda path: shutil._ntuple_diskusage(1, 1, 7)", "not enough room for config.json"),
+        ("hub._PartialFile.write = full", "the disk is full"),
+    ],
+)
+def test_a_full_disk_is_explained(server, tmp_path, fault, expected):
+    before = f"""
+import errno, shutil
+import fish_speech.hub as hub
+def full(self, data):
+    raise OSError(errno.ENOSPC, "No space left on device")
+{fault}
+"""
+    result = fetch(server.url, tmp_path, before=before)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert expected in result.stderr
+    assert content(tmp_path) == {}
+
+
 def test_without_network_the_message_names_files_command_and_folder(closed_port, tmp_path):
     result = fetch(closed_port, Path(tmp_path))
     assert result.returncode == 2 and "Traceback" not in result.stderr
@@ -258,6 +279,18 @@ def test_later_downloads_use_the_commit_of_the_first(server, tmp_path):
     assert fetch(server.url, tmp_path).returncode == 0
     assert content(tmp_path) == FILES
     assert record(tmp_path)["commit"] != server.branches["main"]
+
+
+def test_a_first_download_that_failed_continues_at_its_commit_when_main_moves_on(server, tmp_path):
+    first = server.branches["main"]
+    server.faults.cut_after, server.faults.status_after_cut = [4], 503  # within config.json, the first file
+    assert fetch(server.url, tmp_path).returncode == 2
+    assert content(tmp_path) == {}
+    server.faults.status_after_cut = 0
+    server.commit({name: data + b"changed" for name, data in FILES.items()})
+    assert fetch(server.url, tmp_path).returncode == 0
+    assert record(tmp_path)["commit"] == first
+    assert content(tmp_path) == FILES
 
 
 def test_files_of_another_commit_are_not_mixed_in(server, tmp_path):
