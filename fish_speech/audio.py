@@ -61,7 +61,8 @@ _FFMPEG_SUFFIXES = (
     ".avi",
 )
 AUDIO_SUFFIXES = frozenset((*_SOUNDFILE_SUFFIXES, *_FFMPEG_SUFFIXES, ".w64", ".rf64", ".3gp"))
-MAX_DURATION_S = 6 * 3600.0  # 6 h of 44.1 kHz mono float32 are 3.8 GB
+MAX_DURATION_S = 6 * 3600.0  # of any recording; 6 h of 44.1 kHz mono float32 are 3.8 GB
+MAX_CLIP_S = 600.0  # of one clip with one transcript; training wants 1-30 s
 SAMPLE_RATES = (1_000, 1_000_000)  # Hz; anything else is a damaged header
 SILENCE_LUFS = -70.0  # the absolute gate of ITU-R BS.1770: below it nothing counts as sound
 _BLOCK_VALUES = 1 << 20  # samples times channels read at once
@@ -83,12 +84,17 @@ def find_audio(folder: Path) -> list[Path]:
     """Return all audio files below `folder`, sorted by their path inside it.
 
     Links to folders are followed, each real folder once, so loops end. Our temporary files and the `._*` files that
-    macOS leaves in archives are passed over; broken links are listed, so that reading them reports them.
+    macOS leaves in archives are passed over; broken links are listed, so that reading them reports them. Raises
+    AudioError if a folder cannot be read.
     """
     folder = Path(folder)
     found: list[Path] = []
     seen: set[tuple[int, int]] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
+
+    def refuse(error: OSError) -> None:  # os.walk would pass over a folder it cannot read, and lose what is in it
+        raise AudioError(error.filename or folder, f"folder cannot be read: {(error.strerror or str(error)).lower()}")
+
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         status = os.stat(root)  # noqa: PTH116
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
@@ -136,20 +142,37 @@ def read_audio(
     return resampled, sample_rate
 
 
-def duration_s(path: Path) -> float:
-    """Return the duration in seconds by the file's header, without decoding; ffmpeg's formats may be off by a frame."""
+class AudioInfo(NamedTuple):
+    """What a file's header says."""
+
+    duration_s: float
+    sample_rate: int  # Hz
+
+
+def audio_info(path: Path) -> AudioInfo:
+    """Return duration and sample rate by the file's header, without decoding; ffmpeg's durations may be off by a frame."""
     _check_file(path)
     import soundfile
 
-    with contextlib.suppress(soundfile.LibsndfileError):
+    refusal = ""
+    try:
         info = soundfile.info(_system_name(path))
         if 0 < info.frames < 1 << 62:
-            return info.frames / info.samplerate
-    declared = _probe(path).get("format", {}).get("duration")
-    if declared is not None:
-        return float(declared)
+            return AudioInfo(info.frames / info.samplerate, info.samplerate)
+    except soundfile.LibsndfileError as error:
+        refusal = _reason(error)
+    if refusal:
+        probe = _probe(path, refusal)
+        declared = probe.get("format", {}).get("duration")
+        if declared is not None:
+            return AudioInfo(float(declared), int(probe["streams"][0]["sample_rate"]))
     with _open(path) as (rate, stream):  # a live recording, say: its header does not know
-        return sum(len(block) for block in stream) / rate
+        return AudioInfo(sum(len(block) for block in stream) / rate, rate)
+
+
+def duration_s(path: Path) -> float:
+    """Return the duration in seconds by the file's header; see audio_info."""
+    return audio_info(path).duration_s
 
 
 def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> int:
@@ -265,7 +288,7 @@ def _open(path: Path) -> Iterator[_Stream]:
     try:
         file = soundfile.SoundFile(_system_name(path))
     except soundfile.LibsndfileError as error:
-        probe = _probe(path, refusal=str(error).split(": ", 1)[-1])
+        probe = _probe(path, _reason(error))
         rate, channels = int(probe["streams"][0]["sample_rate"]), int(probe["streams"][0]["channels"])
         blocks = _ffmpeg_blocks(path, channels)
         _check_rate(path, rate)
@@ -318,7 +341,7 @@ def _soundfile_blocks(path: Path, file: soundfile.SoundFile) -> Iterator[np.ndar
             count += len(block)
             yield block
     except soundfile.LibsndfileError as error:
-        raise AudioError(path, f"torn or damaged: {str(error).split(': ', 1)[-1]}") from None
+        raise AudioError(path, f"torn or damaged: {_reason(error)}") from None
     if count < declared - slack:
         raise AudioError(path, f"torn or damaged: {count} of {declared} samples are there")
 
@@ -362,7 +385,7 @@ def _probe(path: Path, refusal: str = "") -> dict:
     """Ask ffprobe what the first audio stream of `path` is; AudioError if there is none or no ffmpeg."""
     program = shutil.which("ffprobe")
     if program is None or shutil.which("ffmpeg") is None:
-        why = f" ({refusal.rstrip('.')})" if refusal else ""
+        why = f" ({refusal})" if refusal else ""
         raise AudioError(path, f"no ffmpeg: soundfile cannot read it{why} and the ffmpeg program is not installed")
     entries = "stream=sample_rate,channels:format=duration"
     command = [
@@ -411,6 +434,10 @@ def _ffmpeg_blocks(path: Path, channels: int) -> Generator[np.ndarray, None, Non
             process.wait()
     if code or complaint:
         raise AudioError(path, f"torn or damaged: {complaint or f'ffmpeg ended with {code}'}")
+
+
+def _reason(error: soundfile.LibsndfileError) -> str:
+    return str(error).split(": ", 1)[-1].rstrip(".").lower()
 
 
 def _complaint(path: Path, output: bytes) -> str:

@@ -1,0 +1,177 @@
+"""What became of every recording: manifest.jsonl, dataset_summary.json, and the journal that makes a run resumable.
+
+The journal holds what a run has planned and done so far. It is read if the run was killed, and removed once the
+manifest, which says the same and more, is written. It also keeps two runs from writing to one folder at once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+from .. import files
+from ..errors import UserError, disk_full
+from .clips import Row
+
+MANIFEST, SUMMARY, JOURNAL = "manifest.jsonl", "dataset_summary.json", ".prepare-journal.jsonl"
+Key = tuple[str, str]  # source, speaker: a recording may be in a set under two names
+
+
+def key_of(row: Row) -> Key:
+    """What makes a row the row of one recording."""
+    return row["source"], row["speaker"]
+
+
+def read_manifest(folder: Path) -> dict[Key, Row]:
+    """Return the rows of an output folder, none if it has no manifest yet."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return {key_of(row): row for row in rows}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{path} cannot be read",
+            "a line of it is not a row of this tool",
+            "move it away, or choose another --output",
+        ) from None
+
+
+def write_manifest(folder: Path, rows: Iterable[Row], options: dict[str, Any]) -> None:
+    """Write manifest and summary; the order of rows does not depend on the order of work."""
+    rows = sorted(rows, key=key_of)
+    lines = (json.dumps(row, ensure_ascii=False, separators=(", ", ": ")) + "\n" for row in rows)
+    files.write_text(folder / MANIFEST, "".join(lines))
+    files.write_json(folder / SUMMARY, summarize(rows, options))
+
+
+def summarize(rows: Iterable[Row], options: dict[str, Any]) -> dict[str, Any]:
+    """Add up the rows: what is there, and where every second of the input went."""
+    kept: list[Row] = []
+    left_out: list[Row] = []
+    for row in rows:
+        (left_out if row["clip"] is None else kept).append(row)
+    speakers = sorted({row["speaker"] for row in kept})
+    known = [row["end_s"] - row["start_s"] for row in left_out if row["end_s"] is not None]
+    return {
+        "total_files": len(kept),
+        "total_duration_minutes": _minutes(kept),
+        "speakers": speakers,
+        "speaker_totals": {
+            name: {"files": len(own), "duration_minutes": _minutes(own)}
+            for name in speakers
+            for own in [[row for row in kept if row["speaker"] == name]]
+        },
+        "processing_options": options,
+        "left_out": dict(sorted(Counter(row["left_out"].split(":")[0] for row in left_out).items())),
+        "input": {
+            "files": len(kept) + len(left_out),
+            "seconds": _round(math.fsum([*(row["end_s"] - row["start_s"] for row in kept), *known])),
+            "seconds_kept": _round(math.fsum(row["end_s"] - row["start_s"] for row in kept)),
+            "seconds_left_out": _round(math.fsum(known)),
+            "files_of_unknown_length": len(left_out) - len(known),
+        },
+    }
+
+
+def _minutes(rows: list[Row]) -> float:
+    return _round(math.fsum(row["duration_s"] for row in rows) / 60)
+
+
+def _round(value: float) -> float:
+    return round(value, 4)
+
+
+class Journal:
+    """A file of one JSON value per line, appended as work is done; a torn last line is ignored.
+
+    Use as a context manager: entering takes the lock of the folder (UserError if another run has it), leaving
+    releases it. `finish` removes the file.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / JOURNAL
+        self.names: dict[Key, str] = {}  # clips that earlier, unfinished runs have planned
+        self.rows: dict[Key, Row] = {}  # what they had done
+        self.doubtful: set[Key] = set()  # what they were about to make again: the manifest may no longer be true of it
+        self._file: IO[str]
+
+    def __enter__(self) -> Journal:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+", encoding="utf-8", newline="\n")
+        except OSError as error:
+            if disk_full(error):
+                raise
+            reason = error.strerror or str(error)
+            raise UserError(f"cannot write to {self.path.parent}", reason, "choose another --output") from None
+        if not _lock(self._file):
+            self._file.close()
+            raise UserError(
+                f"another run is writing to {self.path.parent}",
+                "two at once would overwrite each other's manifest",
+                "wait until it ends, then run the same command again",
+            )
+        self._file.seek(0)
+        text = self._file.read()
+        for line in text.splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:  # torn when the run was killed
+                continue
+            if "plan" in entry:
+                for source, speaker, clip, again in entry["plan"]:
+                    self.names[source, speaker] = clip
+                    if again:
+                        self.rows.pop((source, speaker), None)
+                        self.doubtful.add((source, speaker))
+            else:
+                self.rows[key_of(entry)] = entry
+                self.doubtful.discard(key_of(entry))
+        if text and not text.endswith("\n"):
+            self._file.write("\n")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def plan(self, names: dict[Key, str], to_make: set[Key]) -> None:
+        """Note which clip each recording will become, and which will be written now, before any is."""
+        self._append({"plan": [[*key, clip, key in to_make] for key, clip in names.items()]})
+
+    def done(self, row: Row) -> None:
+        """Note a row."""
+        self._append(row)
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def finish(self) -> None:
+        """Remove the journal: the manifest has it all."""
+        if os.name == "nt":  # Windows removes no open file
+            self._file.close()
+        self.path.unlink()
+
+
+def _lock(file: IO[str]) -> bool:
+    """Lock an open file until it is closed or its process ends; False if another process has it."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(1 << 30)  # a byte that holds no data: Windows locks also reading
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
