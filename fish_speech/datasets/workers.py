@@ -1,0 +1,106 @@
+"""Turn clips into pieces of records, in this process or in several, with the same result in the same order."""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
+
+from ..errors import UserError
+from .protos import record_sentence
+from .sources import Clip, UnusableClip, read_codes, read_texts
+
+T = TypeVar("T")
+R = TypeVar("R")
+CHUNK = 64  # clips handed to a worker at once
+_AT_ONCE = 2048  # clips in flight, which bounds memory
+
+
+class Run(Protocol):
+    """A map over processes: results in the order of the items."""
+
+    def __call__(self, function: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]: ...
+
+
+class Packed(NamedTuple):
+    """One clip as a piece of a serialised record, or why there is none."""
+
+    clip: Clip
+    piece: bytes = b""
+    frames: int = 0
+    reason: str | None = None
+
+
+def pack_clip(codebooks: int, clip: Clip) -> Packed:
+    """Read one clip and serialise it; a clip with another number of codebooks is left out."""
+    try:
+        codes = read_codes(clip.codes)
+        if len(codes) != codebooks:
+            return Packed(clip, reason=f"{len(codes)} codebooks, where most clips have {codebooks}")
+        return Packed(clip, record_sentence(read_texts(clip), codes), codes.shape[1])
+    except UnusableClip as error:
+        return Packed(clip, reason=str(error))
+
+
+def count_codebooks(clip: Clip) -> int | None:
+    """Return how many codebooks a clip has, None if its codes are unusable."""
+    try:
+        return len(read_codes(clip.codes))
+    except UnusableClip:
+        return None
+
+
+def pack_clips(clips: Sequence[Clip], run: Run) -> tuple[int, Iterator[Packed]]:
+    """Return the number of codebooks that most clips have, and the packed clips in order."""
+    counts = Counter(count for count in run(count_codebooks, clips) if count is not None)
+    codebooks = max(counts, key=lambda count: (counts[count], count), default=0)
+    return codebooks, run(partial(pack_clip, codebooks), clips)
+
+
+@contextmanager
+def worker_pool(processes: int) -> Iterator[Run]:
+    """Yield a map over `processes` processes (this one alone if 1) that keeps order and holds little in memory."""
+    if processes <= 1:
+        yield map
+        return
+    # spawn everywhere: the same behaviour on every system, and no lock or thread of ours is copied.
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
+
+    def run(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        rest = iter(items)
+        while batch := list(itertools.islice(rest, _AT_ONCE)):
+            yield from executor.map(function, batch, chunksize=CHUNK)
+
+    try:
+        yield run
+    except BrokenProcessPool:
+        raise UserError(
+            "a worker process died",
+            "something ended it from outside; most often the system, when memory runs out",
+            "run the same command with --num-workers 1",
+        ) from None
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl+C to the parent, and end when the parent is gone, even if it was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
