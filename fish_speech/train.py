@@ -1,0 +1,84 @@
+"""Train the text-to-semantic model: `python -m fish_speech.train --config-name text2semantic_finetune project=NAME`.
+
+The configuration is hydra's: yaml files in configs/, keys overridden as key.sub=value, groups added as
++lora@model.model.lora_config=r_8_alpha_16. A project that has checkpoints is continued exactly where it stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .arguments import make_parser
+from .device import allow_mps_fallback, choose_device
+from .errors import UserError
+from .errors import run as run_main
+from .log import setup
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def compose_config(name: str, overrides: list[str], folder: Path = CONFIGS) -> DictConfig:
+    """Compose a training config; raise UserError for an unknown config, group or key."""
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    def known(group: str) -> str:
+        return ", ".join(sorted(path.stem for path in (folder / group).glob("*.yaml")))
+
+    try:
+        with initialize_config_dir(str(folder.resolve()), version_base="1.3"):
+            config = compose(name, overrides)
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(
+            "the training config cannot be made",
+            " ".join(str(error).split())[:600],
+            f"configs: {known('.')}; LoRA shapes for +lora@model.model.lora_config=...: {known('lora')}",
+        ) from error
+    missing = OmegaConf.missing_keys(config)
+    if missing:
+        raise UserError("the training config lacks values", f"not set: {', '.join(sorted(missing))}", "add KEY=VALUE")
+    return config
+
+
+def precision_of(value: Any) -> str:
+    """Translate trainer.precision (32, bf16 and their longer names) to ours."""
+    name = str(value)
+    if name in ("32", "32-true", "fp32"):
+        return "fp32"
+    if name in ("bf16", "bf16-mixed", "bf16-true"):
+        return "bf16"
+    raise UserError(f"trainer.precision={name} is not supported", "known: 32, bf16", "use trainer.precision=32")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, compose, train."""
+    parser = make_parser("python -m fish_speech.train", __doc__)
+    parser.add_argument("--config-name", default="text2semantic_finetune", help="a yaml in the config folder")
+    parser.add_argument("--config-dir", type=Path, default=CONFIGS, help="the config folder (default: configs/)")
+    parser.add_argument("--print-config", action="store_true", help="print the composed config and stop")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values for keys of the config")
+    arguments = parser.parse_args(argv)
+    setup()
+    config = compose_config(arguments.config_name, arguments.overrides, arguments.config_dir)
+    if arguments.print_config:
+        from omegaconf import OmegaConf
+
+        sys.stdout.write(OmegaConf.to_yaml(config))
+        return 0
+    allow_mps_fallback(config.device, config.force_mps)
+    device = choose_device(config.device, "training", config.force_mps, precision_of(config.trainer.precision))
+    from .training.run import run
+
+    return run(config, device)
+
+
+if __name__ == "__main__":
+    run_main(main)
