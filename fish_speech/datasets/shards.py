@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -129,7 +130,7 @@ def shards_below(folder: Path) -> list[Path]:
     return sorted(path for path in paths if path.is_file())
 
 
-def find_shards(paths: list[str] | list[Path] | str | Path) -> list[Path]:
+def find_shards(paths: Sequence[str | Path] | str | Path) -> list[Path]:
     """Return the shards that files and folders name. Raises UserError where one is missing or a set is not whole.
 
     A folder without an index, such as one made by upstream's tool, is taken as it is.

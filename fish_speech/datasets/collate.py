@@ -1,0 +1,46 @@
+"""From packed examples to a batch of tensors, padded at the right."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..text.prompt import IGNORED
+
+Example = tuple[np.ndarray, np.ndarray]  # tokens and labels, each (1 + codebooks, tokens) int64
+
+
+def join_examples(examples: Sequence[Example]) -> Example:
+    """Lay examples one after another along time."""
+    tokens, labels = zip(*examples, strict=True)
+    return np.concatenate(tokens, axis=1), np.concatenate(labels, axis=1)
+
+
+@dataclass(frozen=True)
+class Collate:
+    """Make a batch: `inputs` and `labels` (batch, 1 + codebooks, tokens) int64, `attention_masks` (batch, tokens) bool.
+
+    The mask is true at padding. Padded inputs are `pad_id` (that of `<|end_of_text|>`) over code rows of 0; padded
+    labels are ignored. Longer examples than `max_length` are cut at the right, which packing leaves no reason for.
+    """
+
+    pad_id: int
+    max_length: int
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        rows = len(examples[0][0])
+        length = min(self.max_length, max(tokens.shape[1] for tokens, _ in examples))
+        inputs = torch.zeros(len(examples), rows, length, dtype=torch.int64)  # (batch, 1 + codebooks, tokens)
+        inputs[:, 0] = self.pad_id
+        labels = torch.full_like(inputs, IGNORED)
+        padding = torch.ones(len(examples), length, dtype=torch.bool)  # (batch, tokens)
+        for i, (tokens, targets) in enumerate(examples):
+            end = min(tokens.shape[1], length)
+            inputs[i, :, :end] = torch.from_numpy(tokens[:, :end])
+            labels[i, :, :end] = torch.from_numpy(targets[:, :end])
+            padding[i, :end] = False
+        return {"inputs": inputs, "attention_masks": padding, "labels": labels}
