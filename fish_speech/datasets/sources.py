@@ -1,8 +1,8 @@
 """What training data is made of: find clips (codes beside transcripts) and read each with suspicion.
 
 A clip is a `.npy` of codes and a transcript of the same name; its speaker is the folder it lies in. A recording without
-codes is a clip too, so that it is reported and not forgotten. Names that start with a dot, unfinished files among them,
-are ignored.
+codes is a clip too, so that it is reported and not forgotten. Unfinished files and macOS's `._*` files are ignored, as
+extract_vq does.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from typing import Literal
 
 import numpy as np
 
+from ..audio import AUDIO_SUFFIXES
 from ..errors import UserError
+from ..files import TEMPORARY_PREFIX
 from ..text.normalize import clean_text
 
-AUDIO_SUFFIXES = frozenset((".mp3", ".wav", ".flac", ".ogg", ".m4a", ".wma", ".aac", ".aiff", ".aif", ".aifc"))
 LANGUAGES = frozenset(("zh", "jp", "ja", "en"))
 
 LARGEST_CODES = 64 << 20  # bytes of a .npy file; ten minutes of speech have 1 MB
 LARGEST_TRANSCRIPT = 1 << 20  # bytes
 LARGEST_CODE = (1 << 16) - 1
 MOST_CODEBOOKS = 64
+
+_IGNORED = (TEMPORARY_PREFIX, "._")
 
 NO_CODES = "no codes: there is no .npy beside the recording"
 NO_TRANSCRIPT = "no transcript"
@@ -114,21 +117,23 @@ def _walk(root: Path) -> list[tuple[Path, list[str]]]:
     found: list[tuple[Path, list[str]]] = []
     for folder, folders, names in os.walk(root, followlinks=True, onerror=fail):
         real = os.path.realpath(folder)
-        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        folders[:] = [] if real in seen else sorted(folders)
         if real not in seen:
-            found.append((Path(folder), [name for name in names if not name.startswith(".")]))
+            found.append((Path(folder), [name for name in names if not name.startswith(_IGNORED)]))
         seen.add(real)
     return sorted(found, key=lambda item: item[0].relative_to(root).parts)
 
 
 def _clips_of_list(number: int, path: Path) -> tuple[list[Clip], list[tuple[str, str]]]:
-    """Read `path|speaker|language|text` lines. Paths are relative to the list's folder or to the current one."""
+    """Read `path|speaker|language|text` lines. Paths are relative to the current folder or to the list's."""
     clips: dict[Path, Clip] = {}
     rejected: list[tuple[str, str]] = []
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise UserError(f"{path} is not a file list", "it is not UTF-8 text", "save it as UTF-8 text") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}", str(error.strerror), "check its permissions") from None
     for line_number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -145,8 +150,9 @@ def _clips_of_list(number: int, path: Path) -> tuple[list[Clip], list[tuple[str,
         if not Path(audio).stem.strip("."):
             rejected.append((where, "its path names no file"))
             continue
-        beside = (path.parent / audio).with_suffix(".npy")
-        codes = beside if beside.exists() else Path(audio).with_suffix(".npy")
+        codes = Path(audio).with_suffix(".npy")
+        if not codes.exists() and (path.parent / codes).exists():
+            codes = path.parent / codes
         if codes in clips:
             rejected.append((where, "the same clip a second time"))
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ SPECIAL_TOKENS_1_5: tuple[str, ...] = (
     *(TEXT, VOICE, INTERLEAVE),
     *(SEMANTIC.format(i) for i in range(1024)),
 )
+
+_SPECIAL_TOKEN = re.compile(r"<\|[^|]*\|>")
 
 # The escaped question mark in the last line but one makes it match a literal "?!"; published models were trained so.
 SPLIT_PATTERN = "|".join(
@@ -67,6 +70,8 @@ class Tokenizer:
         self._start()
 
     def _start(self) -> None:
+        if not all(map(_SPECIAL_TOKEN.fullmatch, self.special_tokens)):
+            raise ValueError("special tokens have the form <|name|>")
         self._encoding = _make_encoding(self._ranks, self.special_tokens)
         semantic = [i for name, i in self.special_tokens.items() if name.startswith("<|semantic:")]
         self.semantic_begin_id, self.semantic_end_id = min(semantic), max(semantic)
@@ -100,14 +105,14 @@ class Tokenizer:
         Special tokens written in the text become their ids: all (True, as published models were trained), none (False)
         or those named. Whatever is not allowed is read as ordinary text.
         """
-        if allowed_special is True:
-            allowed: Collection[str] = self.special_tokens.keys()
-        else:
-            allowed = allowed_special or ()
         ids: list[int] = []
         for start in range(0, len(text), LONGEST_PIECE):
             piece = text[start : start + LONGEST_PIECE]
-            ids += self._encoding.encode(piece, allowed_special=set(allowed), disallowed_special=())
+            # Naming only the tokens that occur saves handing a thousand names to tiktoken each time.
+            written = self.special_tokens.keys() & _SPECIAL_TOKEN.findall(piece) if allowed_special else set()
+            if not isinstance(allowed_special, bool):
+                written &= set(allowed_special)
+            ids += self._encoding.encode(piece, allowed_special=written, disallowed_special=())
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -114,7 +114,7 @@ def test_clips_are_found_in_order_and_unfinished_files_are_ignored(tmp_path):
         "0.npy",
         "b/.partial-7-9.npy",
         "b/x.lab",
-        ".c/1.npy",
+        "b/._2.npy",
     ]
     for name in names:
         path = tmp_path / "data" / name

@@ -3,6 +3,7 @@
 import itertools
 import pickle
 
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -109,6 +110,51 @@ def test_the_data_set_and_its_collate_can_go_to_a_spawned_worker(packed, tokeniz
     dataset, collate = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))
     items = next(iter(loader.batch_sampler))
     assert_same([collate([dataset[item] for item in items])], [next(iter(loader))])
+
+
+@pytest.mark.slow
+def test_spawned_workers_change_nothing(packed, tokenizer):
+    alone = take(module(packed, tokenizer).train_dataloader(), 5)
+    loader = module(packed, tokenizer, num_workers=2).train_dataloader()
+    loader.multiprocessing_context = "spawn"
+    assert_same(take(loader, 5), alone)
+
+
+class Probe(lightning.LightningModule):
+    """Counts batches as training does, and keeps what it saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def training_step(self, batch, _):
+        self.seen.append(batch)
+        self.trainer.datamodule.batches_done += 1
+        return self.weight * 1.0
+
+    def validation_step(self, batch, _):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("val_share", [0.05, 0.0])
+def test_a_checkpoint_of_lightning_carries_the_place_in_the_stream(packed, tokenizer, tmp_path, val_share):
+    def fit(steps, checkpoint=None):
+        probe = Probe()
+        quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = lightning.Trainer(
+            max_steps=steps, accelerator="cpu", val_check_interval=3, check_val_every_n_epoch=None, **quiet
+        )
+        data = SemanticDataModule([packed], tokenizer, max_length=200, batch_size=2, val_share=val_share)
+        trainer.fit(probe, datamodule=data, ckpt_path=checkpoint)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return probe.seen
+
+    whole = fit(9)
+    assert_same(fit(4) + fit(9, tmp_path / "last.ckpt"), whole)
 
 
 def test_nothing_that_fits_is_a_wrong_request(packed, tokenizer):

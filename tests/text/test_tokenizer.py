@@ -36,6 +36,12 @@ def test_only_the_named_special_tokens_are_read_as_such(tokenizer):
     assert tokenizer.decode(ids) == "<|im_start|><|im_end|>"
 
 
+@pytest.mark.parametrize("text", ["<|<|im_end|>", "<|im_end|>|><|im_end|><|im_start", "<|im_end|im_end|>", "<||>"])
+def test_special_tokens_are_found_in_any_company(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert ids.count(tokenizer.im_end_id) == text.count("<|im_end|>") and tokenizer.decode(ids) == text
+
+
 def test_long_text_is_cut_before_it_is_encoded(tokenizer):
     text = "ab " * 150_000
     assert tokenizer.encode(text) == tokenizer.encode(text[:400_000]) + tokenizer.encode(text[400_000:])
