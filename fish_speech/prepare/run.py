@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -9,11 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import files
 from ..errors import DONE, FAILED, UserError
+from ..files import TEMPORARY_PREFIX
 from ..log import progress
 from .clips import SAMPLE_RATE, TARGET_LUFS, TRUE_PEAK_DBTP, ClipTask, Row, done_row, make_clip
-from .manifest import Journal, Key, key_of, read_manifest, summarize, write_manifest
+from .manifest import MANIFEST, SUMMARY, Journal, Key, key_of, read_manifest, summarize, write_manifest
 from .names import NameBook, one_line, safe_name, text_of
 from .sources import Source, find_sources
 from .transcripts import Transcripts
@@ -58,7 +59,7 @@ def prepare(options: Options) -> int:
     sources = find_sources(options.inputs, options.output, options.speaker, known)
     with Journal(options.output) as journal:
         manifest = read_manifest(options.output)  # again, now that no other run can change it
-        files.remove_leftovers(options.output)
+        _remove_leftovers(options.output)
         try:
             rows = _convert(options, sources, manifest, journal)
         except WorkerLost as error:
@@ -68,7 +69,7 @@ def prepare(options: Options) -> int:
         kept_before = {key for key in failures if _is_there(options.output, manifest.get(key))}
         everything = manifest | {key: row for key, row in rows.items() if key not in kept_before}
         final = [_without_lost_clip(options.output, row) for row in everything.values()]
-        files.remove_leftovers(options.output)  # once more: workers of a killed run live a moment longer than it
+        _remove_leftovers(options.output)  # once more: workers of a killed run live a moment longer than it
         write_manifest(options.output, final, options.as_dict())
         journal.finish()
     _report(failures, kept_before)
@@ -141,6 +142,16 @@ def plan_names(output: Path, sources: Iterable[Source], owned: dict[Key, str]) -
         stem = books[source.speaker].take(safe_name(source.path.stem))
         names[key] = f"{source.speaker}/{stem}.wav"
     return names
+
+
+def _remove_leftovers(output: Path) -> None:
+    """Delete what killed runs left half-written. The journal's lock says that no other run is writing here now, so,
+    unlike files.remove_leftovers, this need not guess which processes still live; codes (.npy) are not ours.
+    """
+    for path in output.rglob(f"{TEMPORARY_PREFIX}*"):
+        if path.suffix in (".wav", ".lab") or path.name.endswith((MANIFEST, SUMMARY)):
+            with contextlib.suppress(OSError):  # Windows: a dying worker may still hold it
+                path.unlink()
 
 
 def _is_there(output: Path, row: Row | None) -> bool:
