@@ -25,7 +25,10 @@ def make_parser(prog: str | None, description: str) -> argparse.ArgumentParser:
 def add_device(parser: argparse._ActionsContainer, flag: str = "--device") -> None:
     """Add `--device` and its kin."""
     parser.add_argument(
-        flag, default="auto", choices=DEVICES, help="where to run; auto takes cuda, then cpu (default: auto)"
+        flag,
+        default="auto",
+        choices=DEVICES,
+        help="where to run; auto takes cuda, else cpu (for speaking on a Mac, mps) (default: auto)",
     )
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .errors import UserError
 from .files import atomic_path
@@ -153,7 +153,7 @@ def save_torch(path: Path, value: Any) -> None:
     with atomic_path(path) as temporary, temporary.open("wb", buffering=0) as file:
         writer = _WholeWriter(file)
         try:
-            torch.save(value, writer)
+            torch.save(value, cast("Any", writer))
         except RuntimeError:
             if writer.error is not None:  # torch hides the system's error behind its own
                 raise writer.error from None
@@ -214,6 +214,16 @@ def list_checkpoints(folder: Path) -> list[CheckpointFile]:
             stat = path.stat()
             found.append(CheckpointFile(path, int(match.group(1)), stat.st_size, stat.st_mtime))
     return sorted(found, key=lambda checkpoint: (checkpoint.step, checkpoint.path.name))
+
+
+def newest_of(path: Path) -> Path:
+    """A checkpoint file as it is; of a folder its newest step. Raises UserError for a folder without any."""
+    if not path.is_dir():
+        return path
+    found = list_checkpoints(path)
+    if not found:
+        raise UserError(f"{path} has no checkpoints", "expected files like step_000000100.ckpt", "check the path")
+    return found[-1].path
 
 
 def checkpoint_dir(project: str) -> Path:

@@ -36,3 +36,13 @@ def progress(items: Iterable[T], what: str, total: int | None = None, unit: str 
 
     interval = 0.5 if sys.stderr.isatty() else 60.0
     yield from tqdm(items, desc=what, total=total, unit=unit, mininterval=interval, dynamic_ncols=True, file=sys.stderr)
+
+
+def peak_memory_gb() -> float:
+    """Largest memory this process has held, in GB; 0 where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e9 if sys.platform == "darwin" else peak / 1e6

@@ -56,3 +56,58 @@ def golden_dual_ar(golden, fill):
         return fill(model).eval()
 
     return build
+
+
+SMALL_CODEC = {
+    "spec_transform": {"sample_rate": 44100, "n_mels": 20, "n_fft": 2048, "hop_length": 512, "win_length": 2048},
+    "backbone": {"input_channels": 20, "depths": [1, 1], "dims": [16, 32], "drop_path_rate": 0.0, "kernel_size": 7},
+    "quantizer": {"input_dim": 32, "n_groups": 8, "levels": [8, 5, 5, 5], "downsample_factor": [2, 2]},
+    "head": {
+        "hop_length": 512,
+        "upsample_rates": [8, 8, 8],
+        "upsample_kernel_sizes": [16, 16, 16],
+        "resblock_kernel_sizes": [3],
+        "resblock_dilation_sizes": [[1, 3]],
+        "num_mels": 32,
+        "upsample_initial_channel": 16,
+        "pre_conv_kernel_size": 7,
+        "post_conv_kernel_size": 7,
+    },
+}
+SMALL_MODEL = {
+    "model_type": "dual_ar", "vocab_size": 1412, "n_layer": 2, "n_head": 4, "dim": 32, "n_local_heads": 2,
+    "intermediate_size": 64, "rope_base": 10000.0, "norm_eps": 1e-6, "max_seq_len": 4096, "dropout": 0.1,
+    "tie_word_embeddings": False, "codebook_size": 1024, "num_codebooks": 8, "n_fast_layer": 1,
+}  # fmt: skip
+CODEC_FILE = "firefly-gan-vq-fsq-8x1024-21hz-generator.pth"
+
+
+def write_model_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: int = 0, **changes) -> Path:
+    """Write a small checkpoint folder in the published format: random weights, synthetic tokenizer, small codec."""
+    import yaml
+
+    from fish_speech.models import DualAR, DualARConfig, FireflyCodec, FireflyConfig
+    from fish_speech.text import Tokenizer
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = DualARConfig.from_mapping({**SMALL_MODEL, **changes})
+    tokenizer = Tokenizer(GOLDEN / "tokenizer" / "tokenizer.tiktoken")
+    model = DualAR(config, tokenizer.semantic_begin_id)
+    model.reset_parameters(torch.Generator().manual_seed(seed))
+    (folder / "config.json").write_text(config.to_json(), encoding="utf-8")
+    torch.save({name: tensor.to(dtype) for name, tensor in model.state_dict().items()}, folder / "model.pth")
+    tokenizer.save(folder)
+    torch.manual_seed(seed)
+    codec = FireflyCodec(FireflyConfig.from_mapping(SMALL_CODEC))
+    for block in codec.modules():  # a fresh codec passes almost nothing through its blocks
+        if hasattr(block, "gamma"):
+            torch.nn.init.constant_(block.gamma, 0.5)
+    torch.save(codec.state_dict(), folder / CODEC_FILE)
+    (folder / CODEC_FILE).with_suffix(".yaml").write_text(yaml.safe_dump(SMALL_CODEC), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_base(tmp_path_factory) -> Path:
+    """A small base model folder; read only."""
+    return write_model_folder(tmp_path_factory.mktemp("base") / "fish-small")

@@ -2,7 +2,7 @@
 
 from .dual_ar import DualAR, DualARConfig, DualAROutput
 from .firefly import FireflyCodec, FireflyConfig
-from .loading import codec_config, load_adapter, load_codec, load_dual_ar, read_config
+from .loading import adapter_shape, codec_config, load_adapter, load_codec, load_dual_ar, read_config
 from .lora import LoraConfig, install_lora, merge_lora
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "FireflyCodec",
     "FireflyConfig",
     "LoraConfig",
+    "adapter_shape",
     "codec_config",
     "install_lora",
     "load_adapter",

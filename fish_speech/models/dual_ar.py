@@ -73,7 +73,14 @@ class DualARConfig:
     def _check(self) -> None:
         if self.model_type != "dual_ar":
             raise ValueError(f"model_type is {self.model_type!r}; only 'dual_ar' models are supported")
-        counts = ("vocab_size", "n_layer", "n_local_heads", "intermediate_size", "max_seq_len", "codebook_size")
+        counts: tuple[str, ...] = (
+            "vocab_size",
+            "n_layer",
+            "n_local_heads",
+            "intermediate_size",
+            "max_seq_len",
+            "codebook_size",
+        )
         counts += ("num_codebooks", "n_fast_layer", "fast_dim", "fast_n_head", "fast_n_local_heads")
         for name in counts:
             value = getattr(self, name)
@@ -125,8 +132,12 @@ class DualAR(nn.Module):
         c = config
         self.embeddings = nn.Embedding(c.vocab_size, c.dim)
         self.codebook_embeddings = nn.Embedding(c.codebook_size * c.num_codebooks, c.dim)
-        slow = (c.dim, c.n_head, c.n_local_heads, c.intermediate_size, c.attention_qkv_bias, c.dropout, c.norm_eps)
-        self.layers = nn.ModuleList(Block(*slow) for _ in range(c.n_layer))  # type: ignore[arg-type]
+        self.layers = nn.ModuleList(
+            Block(
+                c.dim, c.n_head, c.n_local_heads, c.intermediate_size or 0, c.attention_qkv_bias, c.dropout, c.norm_eps
+            )
+            for _ in range(c.n_layer)
+        )
         self.norm = RMSNorm(c.dim, c.norm_eps)
         if not c.tie_word_embeddings:
             self.output = nn.Linear(c.dim, c.vocab_size, bias=False)
@@ -134,10 +145,10 @@ class DualAR(nn.Module):
         if c.fast_dim != c.dim:
             self.fast_project_in = nn.Linear(c.dim, c.fast_dim)
         self.fast_embeddings = nn.Embedding(c.codebook_size, c.fast_dim)
-        fast = (c.fast_dim, c.fast_n_head, c.fast_n_local_heads, c.fast_intermediate_size, c.fast_attention_qkv_bias)
+        heads, kv_heads, hidden = c.fast_n_head, c.fast_n_local_heads or 0, c.fast_intermediate_size or 0
+        bias = bool(c.fast_attention_qkv_bias)
         self.fast_layers = nn.ModuleList(
-            Block(*fast, c.dropout, c.norm_eps)
-            for _ in range(c.n_fast_layer)  # type: ignore[arg-type]
+            Block(c.fast_dim, heads, kv_heads, hidden, bias, c.dropout, c.norm_eps) for _ in range(c.n_fast_layer)
         )
         self.fast_norm = RMSNorm(c.fast_dim, c.norm_eps)
         self.fast_output = nn.Linear(c.fast_dim, c.codebook_size, bias=False)
@@ -153,6 +164,11 @@ class DualAR(nn.Module):
                 nn.init.zeros_(module.bias)
             if isinstance(module, RMSNorm):
                 nn.init.ones_(module.weight)
+
+    def set_dropout(self, rate: float) -> None:
+        """Set the dropout on attention weights while training, in every block."""
+        for block in [*self.layers, *self.fast_layers]:
+            block.attention.dropout = rate  # type: ignore[union-attr]
 
     @property
     def device(self) -> torch.device:

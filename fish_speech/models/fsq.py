@@ -99,11 +99,13 @@ class GroupedQuantizer(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """(batch, frames, channels) -> (batch, codebooks, frames)."""
         groups = x.chunk(len(self.rvqs), dim=-1)
-        return torch.stack([rvq.encode(group) for rvq, group in zip(self.rvqs, groups, strict=True)], dim=1)
+        codes = [rvq.encode(group) for rvq, group in zip(self.rvqs, groups, strict=True)]  # type: ignore[operator]
+        return torch.stack(codes, dim=1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """(batch, codebooks, frames) -> (batch, frames, channels)."""
-        return torch.cat([rvq.decode(row) for rvq, row in zip(self.rvqs, codes.unbind(1), strict=True)], dim=-1)
+        rows = zip(self.rvqs, codes.unbind(1), strict=True)
+        return torch.cat([rvq.decode(row) for rvq, row in rows], dim=-1)  # type: ignore[operator]
 
 
 class DownsampledQuantizer(nn.Module):

@@ -113,16 +113,31 @@ def load_adapter(model: DualAR, path: Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if key != "state_dict"} if "state_dict" in content else {}
 
 
+def adapter_shape(path: Path) -> dict[str, Any] | None:
+    """The LoRA shape stored in a checkpoint: r, lora_alpha, lora_dropout; r alone for other tools' files; None without."""
+    content = read_file(path)
+    info = content.get("fish_speech", {}) if isinstance(content, Mapping) else {}
+    if info.get("lora"):
+        return dict(info["lora"])
+    tensors = read_state_dict(path)
+    ranks = {tensor.shape[0] for name, tensor in tensors.items() if name.endswith(".lora_A") and is_lora_name(name)}
+    return {"r": ranks.pop()} if len(ranks) == 1 else None
+
+
 def load_codec(
     path: Path | str, config: Mapping[str, Any] | FireflyConfig | None = None, device: str | torch.device = "cpu"
 ) -> FireflyCodec:
-    """Load codec weights from a file, in eval mode and float32; `config` None takes the released 1.5 codec's shape.
+    """Load codec weights from a file, in eval mode and float32.
 
-    A full training checkpoint is accepted: only its `generator.` entries are used.
+    `config` None takes the yaml of the same name beside the weights, else the released 1.5 codec's shape. A full
+    training checkpoint is accepted: only its `generator.` entries are used.
     """
     path = Path(path)
+    if config is None:
+        beside = path.with_suffix(".yaml")
+        config = codec_config(beside if beside.is_file() else DEFAULT_CODEC)
     if not isinstance(config, FireflyConfig):
-        config = make_codec_config(config if config is not None else codec_config(DEFAULT_CODEC), "the codec config")
+        config = make_codec_config(config, "the codec config")
     with torch.device("meta"):
         codec = FireflyCodec(config)
     content = read_file(path)

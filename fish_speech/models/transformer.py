@@ -130,8 +130,8 @@ class Attention(nn.Module):
         if row_lengths is None:
             out = self._attend(q, k, v, mask)
         else:
-            rows = zip(*(part.split(row_lengths, dim=2) for part in (q, k, v)), strict=True)
-            out = torch.cat([self._attend(*row, None) for row in rows], dim=2)
+            rows = zip(q.split(row_lengths, 2), k.split(row_lengths, 2), v.split(row_lengths, 2), strict=True)
+            out = torch.cat([self._attend(*row, mask=None) for row in rows], dim=2)
         return self.wo(out.transpose(1, 2).reshape(batch, tokens, dim))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:

@@ -15,6 +15,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from ..checkpoint import read_file, save_torch
+from ..log import peak_memory_gb
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ class ProgressLog(Callback):
         left = (trainer.max_steps - step) * seconds / steps
         log.info(
             "step %d/%d  loss %.3f  %.2f steps/s  %.0f tokens/s  %s  %s left",
-            step, trainer.max_steps, loss, steps / seconds, self._tokens / seconds, _memory(), _clock(left),
+            step, trainer.max_steps, loss, steps / seconds, self._tokens / seconds, _memory(pl_module.device), _clock(left),
         )  # fmt: skip
         self._last, self._tokens = (step, now), 0
 
@@ -96,21 +97,10 @@ class ProgressLog(Callback):
         self._last, self._tokens = (trainer.global_step, time.monotonic()), 0
 
 
-def _memory() -> str:
-    if torch.cuda.is_available():
+def _memory(device: torch.device) -> str:
+    if device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB on the GPU"
     return f"{peak_memory_gb():.1f} GB"
-
-
-def peak_memory_gb() -> float:
-    """Largest memory this process has held, in GB; 0 where the system does not say."""
-    try:
-        import resource
-        import sys
-    except ImportError:  # Windows
-        return 0.0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e9 if sys.platform == "darwin" else peak / 1e6
 
 
 def _clock(seconds: float) -> str:
@@ -131,7 +121,7 @@ class StopGracefully(Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         if threading.current_thread() is threading.main_thread():
-            for name in ("SIGINT", "SIGTERM"):
+            for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
                 number = getattr(signal, name, None)
                 if number is not None:
                     self._previous[number] = signal.signal(number, self._ask)

@@ -13,10 +13,12 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..models.dual_ar import DualAR, frames_to_run, next_frame_codes
 
 IGNORED = -100  # label without loss
+LOGIT_BLOCK = 2048  # positions whose vocabulary logits are in memory together
 
 
 class LossParts(NamedTuple):
@@ -41,8 +43,7 @@ def dual_ar_loss(model: DualAR, inputs: Tensor, labels: Tensor, padding_mask: Te
 
     token_labels = flat_labels[:, 0]
     has_token_label = token_labels != IGNORED
-    token_logits = model.token_logits(hidden[has_token_label]).float()
-    base_loss = F.cross_entropy(token_logits, token_labels[has_token_label])
+    base_loss = _token_loss(model, hidden[has_token_label], token_labels[has_token_label])
 
     codes = next_frame_codes(inputs)  # (batch, tokens, codebooks - 1)
     runs = torch.zeros(real.numel(), dtype=torch.bool, device=real.device)
@@ -57,6 +58,22 @@ def dual_ar_loss(model: DualAR, inputs: Tensor, labels: Tensor, padding_mask: Te
     summed = F.cross_entropy(code_logits.flatten(0, 1), run_labels.flatten(), ignore_index=IGNORED, reduction="sum")
     semantic_loss = (summed + constant) / total
     return LossParts(base_loss + semantic_loss, base_loss, semantic_loss, _top_5(code_logits, run_labels))
+
+
+def _token_loss(model: DualAR, hidden: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross entropy of (positions, dim) against (positions,); many positions go by blocks.
+
+    Logits over a vocabulary of 100,000 would fill the memory, so a block's are made again in the backward pass.
+    """
+
+    def summed(states: Tensor, wanted: Tensor) -> Tensor:
+        return F.cross_entropy(model.token_logits(states).float(), wanted, reduction="sum")
+
+    if len(labels) <= LOGIT_BLOCK:
+        return summed(hidden, labels) / len(labels)
+    blocks = zip(hidden.split(LOGIT_BLOCK), labels.split(LOGIT_BLOCK), strict=True)
+    parts = [checkpoint(summed, *block, use_reentrant=False) for block in blocks]
+    return torch.stack(parts).sum() / len(labels)
 
 
 @torch.no_grad()

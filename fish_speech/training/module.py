@@ -22,6 +22,8 @@ _NO_DECAY = (".bias", "norm.weight", ".embeddings.")
 class TextToSemantic(L.LightningModule):
     """Trains a DualAR model: its adapters if it has any, else all its weights.
 
+    gradient_checkpointing: whether to recompute activations in the backward pass; None leaves it to the run
+
     Randomness of a step (dropout) is a function of `seed`, the batch's number and the rank, so that a resumed run
     draws what an uninterrupted one would.
     """
@@ -32,13 +34,15 @@ class TextToSemantic(L.LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer],
         lr_scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler],
         seed: int = 42,
-        gradient_checkpointing: bool = False,
+        gradient_checkpointing: bool | None = None,
     ):
         super().__init__()
+        self.strict_loading = False  # base weights are not in a LoRA checkpoint; on_load_checkpoint checks instead
         self.model = model
         self.seed = seed
         self._optimizer, self._lr_scheduler = optimizer, lr_scheduler
-        self.model.recompute_activations = gradient_checkpointing
+        self.gradient_checkpointing = gradient_checkpointing  # None: decided by the run, see choose_recompute
+        self.model.recompute_activations = bool(gradient_checkpointing)
         self.has_lora = any(is_lora_name(name) for name, _ in model.named_parameters())
         self.run_info: dict[str, Any] = {}  # stored with each checkpoint
 
@@ -88,11 +92,6 @@ class TextToSemantic(L.LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": self._lr_scheduler(optimizer), "interval": "step"},
         }
-
-    @property
-    def strict_loading(self) -> bool:  # type: ignore[override]
-        """Lightning's own check is off because base weights are not in a LoRA checkpoint; `check_names` is ours."""
-        return False
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.has_lora:

@@ -11,20 +11,21 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import filelock
 import lightning as L
 import torch
 from hydra.utils import get_class, get_method, instantiate
 from loralib import LoRALayer
 from omegaconf import DictConfig, OmegaConf
 
-from ..checkpoint import check_names, list_checkpoints, read_file, read_state_dict, sha256
+from ..checkpoint import check_names, list_checkpoints, newest_of, read_file, read_state_dict, sha256
 from ..device import DeviceChoice
 from ..errors import INTERRUPTED, UserError
 from ..files import remove_leftovers, write_text
 from ..models import DualAR, load_adapter
 from ..models.loading import weights_path
-from ..models.lora import is_lora_name
 from .callbacks import AtomicCheckpointIO, StopGracefully
+from .memory import choose_recompute
 from .module import TextToSemantic
 
 log = logging.getLogger(__name__)
@@ -33,15 +34,40 @@ log = logging.getLogger(__name__)
 def run(config: DictConfig, device: DeviceChoice) -> int:
     """Train as `config` says; return the exit code. Raises UserError for what the user can mend."""
     log.info("%s", device)
+    with only_run(Path(config.paths.run_dir)):
+        return _run(config, device)
+
+
+@contextlib.contextmanager
+def only_run(run_dir: Path) -> Iterator[None]:
+    """Keep a second training of the same project out; a killed one's lock is free at once."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(timeout=30)  # a run that was just stopped may still be saving
+    except filelock.Timeout as error:
+        raise UserError(
+            f"{run_dir} is being trained by another process",
+            "two would overwrite each other",
+            "wait for it, or stop it",
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _run(config: DictConfig, device: DeviceChoice) -> int:
     run_dir = Path(config.paths.run_dir)
     remove_leftovers(run_dir)
-    resume = find_resume(config)
     torch.manual_seed(config.seed)
     if device.device == "cuda":
         torch.set_float32_matmul_precision(config.float32_matmul)
     model = build_model(config, device)
     data = build_data(config, model)
-    module = build_module(config, model)
+    limit_epochs(config, data)
+    resume = find_resume(config)
+    module = build_module(config, model, device)
     settings = settings_of(config, data)
     lora = config.model.model.lora_config
     module.run_info = {
@@ -49,7 +75,8 @@ def run(config: DictConfig, device: DeviceChoice) -> int:
         "lora": None if lora is None else {name: lora[name] for name in ("r", "lora_alpha", "lora_dropout")},
         "base": str(config.pretrained_ckpt_path),
         "project": str(config.project),
-        "data": [str(path) for path in config.train_dataset.proto_files],
+        "data": config.data_dir or [str(path) for path in config.train_dataset.proto_files],
+        "warm_start": config.ckpt_path,
         "device": device.as_dict(),
     }
     start = start_weights(config, module, resume, settings)
@@ -77,7 +104,7 @@ def find_resume(config: DictConfig) -> Path | None:
         chosen = found[-1:]
     if not chosen:
         return None
-    if config.ckpt_path is not None:
+    if config.ckpt_path is not None and warm_start_of(chosen[0].path) != config.ckpt_path:
         raise UserError(
             f"project {config.project} has checkpoints already, so it cannot start from {config.ckpt_path}",
             f"{chosen[0].path} is continued when the project is trained again",
@@ -90,6 +117,22 @@ def find_resume(config: DictConfig) -> Path | None:
             f"ask for more steps (--max-steps {chosen[0].step + 100}), or use a new project name",
         )
     return chosen[0].path
+
+
+def warm_start_of(path: Path) -> str | None:
+    """The checkpoint of another run that the run of `path` began with, if any."""
+    content = read_file(path)
+    return content.get("fish_speech", {}).get("warm_start") if isinstance(content, Mapping) else None
+
+
+def limit_epochs(config: DictConfig, data: Any) -> None:
+    """Turn max_epochs into a number of steps, if that is fewer than trainer.max_steps."""
+    if config.max_epochs is None:
+        return
+    batches = sum(data.batches_per_epoch(epoch) for epoch in range(config.max_epochs))
+    steps = -(-batches // config.trainer.accumulate_grad_batches)
+    log.info("%d epochs are %d batches, %d steps", config.max_epochs, batches, steps)
+    config.trainer.max_steps = min(config.trainer.max_steps, steps)
 
 
 def build_model(config: DictConfig, device: DeviceChoice) -> DualAR:
@@ -124,12 +167,22 @@ def build_data(config: DictConfig, model: DualAR) -> Any:
     return data
 
 
-def build_module(config: DictConfig, model: DualAR) -> TextToSemantic:
-    """Wrap the model with its optimizer and schedule."""
+def build_module(config: DictConfig, model: DualAR, device: DeviceChoice) -> TextToSemantic:
+    """Wrap the model with its optimizer and schedule, in training mode."""
     options: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
+    if device.device != "cuda" or config.attention_dropout is not None:
+        rate = config.attention_dropout or 0.0
+        if rate != model.config.dropout:
+            log.info("attention dropout %g instead of the model's %g", rate, model.config.dropout)
+        model.set_dropout(rate)
     parts = {name: instantiate(config.model[name]) for name in ("optimizer", "lr_scheduler")}
     plain = {name: value for name, value in options.items() if name not in ("_target_", "model", *parts)}
-    return get_class(options["_target_"])(model=model, **parts, **plain)
+    module = get_class(options["_target_"])(model=model, **parts, **plain)
+    if module.gradient_checkpointing is None:
+        tokens = config.data.batch_size * config.max_length
+        model.recompute_activations, reason = choose_recompute(model.config, tokens, device.device)
+        log.info("activations are %s: %s", "recomputed" if model.recompute_activations else "kept", reason)
+    return module.train()
 
 
 def settings_of(config: DictConfig, data: Any) -> dict[str, Any]:
@@ -191,16 +244,6 @@ def start_weights(config: DictConfig, module: TextToSemantic, resume: Path | Non
     else:
         log.info("new run from %s", config.pretrained_ckpt_path)
     return 0
-
-
-def newest_of(path: Path) -> Path:
-    """A checkpoint file as it is; of a folder its newest step."""
-    if not path.is_dir():
-        return path
-    found = list_checkpoints(path)
-    if not found:
-        raise UserError(f"{path} has no checkpoints", "expected files like step_000000100.ckpt", "check the path")
-    return found[-1].path
 
 
 @contextlib.contextmanager
@@ -271,14 +314,3 @@ def finish(trainer: L.Trainer, config: DictConfig) -> int:
         return INTERRUPTED
     sys.stdout.write(f"trained to step {trainer.global_step}: {where}\n")
     return 0
-
-
-def adapter_shape(path: Path) -> dict[str, Any] | None:
-    """The LoRA shape stored in a checkpoint: r, lora_alpha, lora_dropout; r alone for other tools' files; None without."""
-    content = read_file(path)
-    info = content.get("fish_speech", {}) if isinstance(content, Mapping) else {}
-    if info.get("lora"):
-        return dict(info["lora"])
-    tensors = read_state_dict(path)
-    ranks = {tensor.shape[0] for name, tensor in tensors.items() if name.endswith(".lora_A") and is_lora_name(name)}
-    return {"r": ranks.pop()} if len(ranks) == 1 else None

@@ -32,6 +32,18 @@ def test_loss_and_gradients_equal_the_golden_ones(golden, golden_dual_ar, batch)
         assert norms[name] == pytest.approx(norm, rel=1e-3), name
 
 
+def test_logits_by_blocks_give_the_same_loss_and_gradients(golden_dual_ar, batch, monkeypatch):
+    results = []
+    for block in (2048, 7):
+        monkeypatch.setattr("fish_speech.training.losses.LOGIT_BLOCK", block)
+        model = golden_dual_ar().train()
+        loss = dual_ar_loss(model, *batch).loss
+        loss.backward()
+        results.append([loss.detach(), *(p.grad for p in model.parameters())])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
 def test_loss_equals_that_of_the_whole_padded_batch(golden_dual_ar, batch):
     import torch.nn.functional as F
 

@@ -1,0 +1,227 @@
+"""Fold the adapters of a training checkpoint into its base: a folder that speaks without LoRA.
+
+Reads the base memory-mapped and changes it tensor by tensor, so that memory stays near the size of the model file.
+Before anything is written, the merged model's answers are compared with those of base + adapter.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import __version__
+from .arguments import add_model_version, make_parser
+from .errors import UserError
+from .errors import run as run_main
+from .files import remove_leftovers, write_json, write_text
+from .log import peak_memory_gb, setup
+from .versions import CONFIG_FILE, VERSIONS, VOICE_FILE, WEIGHTS_FILE
+
+if TYPE_CHECKING:
+    import torch
+
+    from .models import DualAR, LoraConfig
+
+log = logging.getLogger(__name__)
+
+
+def lora_config_named(name: str) -> LoraConfig:
+    """Read configs/lora/NAME.yaml; raise UserError listing what there is."""
+    import yaml
+
+    from .models import LoraConfig
+    from .models.loading import CONFIGS
+
+    path = CONFIGS / "lora" / f"{name}.yaml"
+    known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+    if name not in known:
+        raise UserError(f"unknown LoRA config {name!r}", f"known: {', '.join(known)}", "choose one of these")
+    config = LoraConfig.of(yaml.safe_load(path.read_text(encoding="utf-8")))
+    assert config is not None
+    return config
+
+
+def choose_lora(name: str | None, path: Path) -> LoraConfig:
+    """The adapter's shape: the checkpoint's own record, checked against `name`; for other tools' files `name` alone."""
+    from .models import LoraConfig, adapter_shape
+
+    stored = adapter_shape(path)
+    if stored is None:
+        raise UserError(f"{path} has no LoRA weights", "there is nothing to merge", "give a checkpoint of a LoRA run")
+    if "lora_alpha" not in stored:
+        if name is None:
+            raise UserError(
+                f"{path} does not say its lora_alpha", "another tool made it", "add --lora-config, as used in training"
+            )
+        return lora_config_named(name)
+    own = LoraConfig(**stored)
+    if name is not None:
+        given = lora_config_named(name)
+        if (given.r, given.lora_alpha) != (own.r, own.lora_alpha):
+            raise UserError(
+                f"--lora-config {name} is not what {path} was trained with",
+                f"trained with r {own.r}, alpha {own.lora_alpha}",
+                "leave --lora-config out: the checkpoint knows its shape",
+            )
+    return own
+
+
+def merge(
+    base: Path, adapter: Path, output: Path, lora_name: str | None = None, codec: Path | None = None
+) -> dict[str, Any]:
+    """Write the merged model folder to `output` and return what `voice.json` says. Raises UserError for what does not fit."""
+    import torch
+
+    from .checkpoint import newest_of, save_state_dict, sha256
+    from .models import load_adapter, load_dual_ar, merge_lora, read_config
+    from .models.loading import weights_path
+
+    if output.resolve() == base.resolve():
+        raise UserError(f"--output {output} is the base", "the base would be overwritten", "choose another folder")
+    adapter = newest_of(adapter)
+    lora = choose_lora(lora_name, adapter)
+    dtype = stored_dtype(weights_path(base))
+    model = load_dual_ar(base, dtype=dtype, lora=lora)
+    content = load_adapter(model, adapter)
+    step = content.get("global_step")
+    info = content.get("fish_speech", {})
+    base_hash = sha256(weights_path(base))
+    trained_on = info.get("settings", {}).get("base weights")
+    if trained_on not in (None, "new") and not base_hash.startswith(trained_on):
+        raise UserError(
+            f"{adapter} was not trained on {base}",
+            f"it was trained on weights with the hash {trained_on}..., these have {base_hash[:16]}...",
+            f"give the base it was trained on (then at {info.get('base')}) as --base-weight",
+        )
+    grid = probe_grid(model)
+    with torch.inference_mode():
+        before = answers(model, grid)
+    merge_lora(model)
+    with torch.inference_mode():
+        check_equal(before, answers(model, grid), dtype)
+    output.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output)
+    (output / VOICE_FILE).unlink(missing_ok=True)  # written last: a folder without it is not whole
+    save_state_dict(output / WEIGHTS_FILE, model.state_dict())
+    write_text(output / CONFIG_FILE, read_config(base).to_json())
+    model.tokenizer.save(output)
+    if codec is not None:
+        for source in (codec, codec.with_suffix(".yaml")):
+            if source.is_file():
+                copy_file(source, output / source.name)
+    voice = {
+        "format": 1,
+        "toolkit": __version__,
+        "base": str(base),
+        "base_sha256": base_hash,
+        "model_sha256": sha256(output / WEIGHTS_FILE),
+        "codec": codec.name if codec else None,
+        "lora": {"r": lora.r, "lora_alpha": lora.lora_alpha},
+        "checkpoint": str(adapter),
+        "step": step,
+        "project": info.get("project"),
+        "data": info.get("data"),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+    write_json(output / VOICE_FILE, voice)
+    return voice
+
+
+def stored_dtype(path: Path) -> torch.dtype:
+    """The floating-point dtype that most of a weights file has; the merged file keeps it."""
+    from collections import Counter
+
+    from .checkpoint import read_state_dict
+
+    sizes: Counter = Counter()
+    for tensor in read_state_dict(path).values():
+        if tensor.is_floating_point():
+            sizes[tensor.dtype] += tensor.numel()
+    return sizes.most_common(1)[0][0]
+
+
+def probe_grid(model: DualAR) -> torch.Tensor:
+    """A short made-up utterance, (1, 1 + codebooks, tokens): some text, then frames, that touches every layer."""
+    import torch
+
+    rng = torch.Generator().manual_seed(0)
+    codes = torch.randint(1, model.config.codebook_size, (1, model.config.num_codebooks, 12), generator=rng)
+    frames = torch.cat([codes[:, :1] + model.semantic_begin_id, codes], dim=1)
+    text = torch.zeros(1, 1 + model.config.num_codebooks, 12, dtype=torch.int64)
+    text[0, 0] = torch.randint(0, model.semantic_begin_id, (12,), generator=rng)
+    return torch.cat([text, frames], dim=2)
+
+
+def answers(model: DualAR, grid: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Logits of token and codes for the probe, in float32; adapters are applied in the base's dtype."""
+    import torch
+
+    device = grid.device.type
+    with torch.autocast(device, model.embeddings.weight.dtype, enabled=model.embeddings.weight.dtype != torch.float32):
+        out = model(grid)
+    return {"token": out.token_logits.float(), "codebook": out.codebook_logits.float()}
+
+
+def check_equal(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor], dtype: torch.dtype) -> None:
+    """Raise UserError unless merged answers equal base + adapter up to the rounding of `dtype`."""
+    import torch
+
+    limit = 1e-4 if dtype == torch.float32 else 5e-2  # share of the logits' spread; bf16 keeps 8 bits
+    for name, logits in before.items():
+        error = ((after[name] - logits).square().mean().sqrt() / logits.std()).item()
+        if not error <= limit:
+            raise UserError(
+                f"the merged model does not answer as base + adapter ({name} logits differ by {error:.2%} of their spread)",
+                "the adapter is damaged, or so large that the base's precision cannot hold the sum",
+                "use an earlier checkpoint; nothing was written",
+            )
+        log.info("merged %s logits equal base + adapter within %.1e of their spread", name, error)
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file atomically."""
+    from .files import atomic_path
+
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def find_codec(base: Path, model_version: str, given: Path | None) -> Path | None:
+    """The codec weights to copy along: the one given, or the version's in the base folder."""
+    path = given or base / VERSIONS[model_version].codec_file
+    if path.is_file():
+        return path
+    if given:
+        raise UserError(f"there is no codec file {given}", "it cannot be copied", "check --codec")
+    log.warning("no codec at %s: the merged folder will need --codec to speak", path)
+    return None
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse and merge."""
+    parser = make_parser("python -m fish_speech.merge_lora", __doc__)
+    parser.add_argument("--lora-config", help="a name in configs/lora; default: what the checkpoint was trained with")
+    parser.add_argument("--base-weight", type=Path, help="base model folder (default: the model version's)")
+    parser.add_argument(
+        "--lora-weight", type=Path, required=True, help="step_N.ckpt with LoRA weights, or their folder for the newest"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder to write the merged model to")
+    parser.add_argument("--codec", type=Path, help="codec weights to copy along (default: the base folder's)")
+    add_model_version(parser)
+    arguments = parser.parse_args(argv)
+    setup()
+    base = arguments.base_weight or VERSIONS[arguments.model_version].folder
+    codec = find_codec(base, arguments.model_version, arguments.codec)
+    voice = merge(base, arguments.lora_weight, arguments.output, arguments.lora_config, codec)
+    log.info("peak memory %.2f GB", peak_memory_gb())
+    sys.stdout.write(f"merged step {voice['step']} into {arguments.output}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

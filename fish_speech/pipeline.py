@@ -1,0 +1,119 @@
+"""Run the stages as child processes: clean memory for each, output shown as it comes and kept in a log file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import DONE, FAILED, INTERRUPTED, WRONG_REQUEST
+
+log = logging.getLogger(__name__)
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A stage to run: its name for the log, and the arguments after the Python interpreter."""
+
+    name: str
+    arguments: Sequence[str]
+    left_out_is_fine: bool = False  # exit code 1 of a batch, some items left out, does not stop the pipeline
+
+
+def run_steps(steps: Sequence[Step], log_folder: Path) -> int:
+    """Run steps in order until one fails; return 0 or the exit code of the one that did not end well."""
+    for number, step in enumerate(steps, 1):
+        log.info("[%d/%d] %s: python %s", number, len(steps), step.name, subprocess.list2cmdline(step.arguments))
+        code = run_step(step, log_folder / f"{step.name}.log")
+        if code == FAILED and step.left_out_is_fine:
+            log.warning("%s left items out (listed above); going on, as --keep-going says", step.name)
+        elif code != DONE:
+            log.error(
+                "%s ended with exit code %d; its output is in %s", step.name, code, log_folder / f"{step.name}.log"
+            )
+            return code if code in (WRONG_REQUEST, INTERRUPTED) else FAILED
+    return DONE
+
+
+def run_step(step: Step, log_file: Path) -> int:
+    """Run one step to its end, passing Ctrl+C and SIGTERM on to it; return its exit code."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with log_file.open("ab") as record:
+        child = subprocess.Popen(
+            [sys.executable, *step.arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            **_own_group(),
+        )
+        with _signals_passed_to(child):
+            threads = [
+                threading.Thread(target=_copy, args=(source, target, record), daemon=True)
+                for source, target in ((child.stdout, sys.stdout), (child.stderr, sys.stderr))
+            ]
+            for thread in threads:
+                thread.start()
+            code = child.wait()
+            for thread in threads:
+                thread.join()
+    return INTERRUPTED if code < 0 and -code in (signal.SIGINT, signal.SIGTERM) else code
+
+
+def _copy(source: IO[bytes] | None, target: Any, record: IO[bytes]) -> None:
+    """Pass bytes on as they come, so that progress shows, and keep them."""
+    assert source is not None
+    while chunk := os.read(source.fileno(), 1 << 16):
+        record.write(chunk)
+        record.flush()
+        with contextlib.suppress(OSError, ValueError):  # a closed terminal must not end the run
+            target.buffer.write(chunk)
+            target.flush()
+
+
+def _own_group() -> dict[str, Any]:
+    """Popen options that keep the terminal's Ctrl+C from reaching the child twice: we pass it on ourselves."""
+    if os.name == "nt":
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}  # type: ignore[attr-defined]
+    options: dict[str, Any] = {"start_new_session": True}
+    if sys.platform == "linux":
+        options["preexec_fn"] = _end_with_parent
+    return options
+
+
+def _end_with_parent() -> None:
+    """Ask Linux to stop this child when its parent is killed, so that no training goes on unseen."""
+    with contextlib.suppress(Exception):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+@contextlib.contextmanager
+def _signals_passed_to(child: subprocess.Popen) -> Iterator[None]:
+    def forward(number: int, frame: Any) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(signal.CTRL_BREAK_EVENT if os.name == "nt" else number)  # type: ignore[attr-defined]
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name)]
+    previous = {number: signal.signal(number, forward) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

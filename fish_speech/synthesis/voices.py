@@ -1,0 +1,73 @@
+"""Reference voices: codes of a recording and the words spoken in it, which a model imitates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from ..files import atomic_path, write_text
+from ..models.firefly import FireflyCodec
+
+_MAX_FRAMES = 8192  # longer than any model's memory
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An example that opens the prompt."""
+
+    text: str
+    codes: np.ndarray  # (codebooks, frames) int
+
+
+def read_codes(path: Path, codebooks: int, codebook_size: int) -> np.ndarray:
+    """Read codes (codebooks, frames) from a .npy file; raise UserError for what is not codes of this model."""
+    fix = "make one with cli_tts.py --create-reference AUDIO OUT.npy --prompt-text TEXT"
+    if not path.is_file():
+        raise UserError(f"there is no reference {path}", "the file does not exist", fix)
+    try:
+        codes = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise UserError(f"{path} cannot be read as codes", str(error).splitlines()[0], fix) from error
+    if codes.ndim == 3 and codes.shape[0] == 1:
+        codes = codes[0]
+    whole = codes.ndim == 2 and codes.dtype.kind in "iu"
+    if not whole or codes.shape[0] < codebooks or not 0 < codes.shape[1] <= _MAX_FRAMES:
+        raise UserError(
+            f"{path} does not hold codes of this model",
+            f"it is {codes.dtype} of shape {codes.shape}; expected whole numbers ({codebooks}, 1-{_MAX_FRAMES} frames)",
+            fix,
+        )
+    codes = np.array(codes[:codebooks], dtype=np.int64)
+    if codes.min() < 0 or codes.max() >= codebook_size:
+        raise UserError(f"{path} does not hold codes of this model", f"codes must be 0-{codebook_size - 1}", fix)
+    return codes
+
+
+def encode_reference(codec: FireflyCodec, audio: Path) -> np.ndarray:
+    """Encode a recording -> codes (codebooks, frames) int32. Raises UserError if it cannot be used."""
+    import torch
+
+    from ..audio import AudioError, read_audio
+
+    try:
+        waveform, _ = read_audio(audio, codec.sample_rate)
+    except AudioError as error:
+        raise UserError(
+            f"{audio} cannot be used as a reference", str(error), "give a clean recording of 5-30 s"
+        ) from error
+    if len(waveform) < codec.samples_per_frame:
+        raise UserError(
+            f"{audio} cannot be used as a reference", "it is shorter than one frame", "give 5-30 s of speech"
+        )
+    codes = codec.encode_clips([torch.from_numpy(waveform).to(codec.device)])[0]
+    return codes.cpu().numpy().astype(np.int32)
+
+
+def write_reference(path: Path, codes: np.ndarray, text: str) -> None:
+    """Write `path` (.npy) and the words beside it (.txt), each atomically."""
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, codes, allow_pickle=False)
+    write_text(path.with_suffix(".txt"), text.strip() + "\n")
