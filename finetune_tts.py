@@ -57,7 +57,11 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument("--batch-size", type=flags.positive_int, default=4, help="packed samples a batch (default: 4)")
     train.add_argument("--gradient-accumulation-steps", type=flags.positive_int, default=1,
                        help="batches per optimizer step (default: 1)")  # fmt: skip
-    train.add_argument("--max-length", type=flags.positive_int, help="tokens of a packed sample (default: 4096)")
+    train.add_argument(
+        "--max-length",
+        type=flags.positive_int,
+        help="clips are packed into samples of so many tokens (default: 4096; 1024 without CUDA)",
+    )
     train.add_argument("--learning-rate", type=flags.positive_float, default=5e-5,
                        help="1e-5 to 5e-5 is safe (default: 5e-5)")  # fmt: skip
     train.add_argument("--warmup-steps", type=flags.non_negative_int, default=10, help="(default: 10)")
@@ -232,7 +236,7 @@ def train_step(options: argparse.Namespace, data: Path, base: Path, protos: Path
         "data.batch_size": options.batch_size,
         "model.optimizer.lr": options.learning_rate,
         "model.lr_scheduler.lr_lambda.num_warmup_steps": options.warmup_steps,
-        **({"max_length": options.max_length} if options.max_length else {}),
+        "data.pack_length": options.max_length,
         **start_values(options, data),
     }
     overrides = [f"{key}={quoted(value)}" for key, value in values.items()]

@@ -46,11 +46,13 @@ class SemanticDataModule(lightning.LightningDataModule):
 
     train_files: shards, or folders that hold some
     tokenizer: a Tokenizer, or the path of one
-    max_length: tokens of a sample at most; clips are packed up to it and never cut
+    max_length: tokens of a sample at most; clips are never cut
+    pack_length: tokens up to which clips are packed; a longer clip is a sample alone; None packs up to max_length
     batch_size: samples per batch and process
     num_workers: data worker processes; 0 makes batches in the training process
     val_share: share of each speaker's clips that is held out, 0 for none
     num_codebooks: rows of codes that the model reads; None takes what the data has
+    codebook_size: the model's codes; a larger one in the data is an error
     frame_rate: frames per second, for figures in seconds
 
     `batches_done` counts the batches consumed; the training module raises it, checkpoints keep it, and the training
@@ -67,7 +69,9 @@ class SemanticDataModule(lightning.LightningDataModule):
         seed: int = 42,
         val_share: float = 0.05,
         num_codebooks: int | None = None,
+        codebook_size: int | None = None,
         frame_rate: float = FRAME_RATE,
+        pack_length: int | None = None,
     ):
         super().__init__()
         if not 0 <= val_share <= 0.5:
@@ -78,7 +82,8 @@ class SemanticDataModule(lightning.LightningDataModule):
         self.tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer(tokenizer)
         self.max_length, self.batch_size, self.num_workers = max_length, batch_size, num_workers
         self.seed, self.val_share, self.num_codebooks = seed, val_share, num_codebooks
-        self.frame_rate = frame_rate
+        self.frame_rate, self.codebook_size = frame_rate, codebook_size
+        self.pack_length = min(pack_length or max_length, max_length)
         self.batches_done = 0
         self.dataset: PackedClips | None = None
         self.train_lengths: dict[int, int] = {}  # clip -> tokens
@@ -111,12 +116,13 @@ class SemanticDataModule(lightning.LightningDataModule):
         self.dataset = dataset
 
     def _check_codes(self, clips: Clips) -> None:
+        size = min(self.tokenizer.num_semantic, self.codebook_size or self.tokenizer.num_semantic)
         for clip in range(len(clips)):
-            largest = int(clips.codes_of(clip)[0].max())
-            if largest >= self.tokenizer.num_semantic:
+            largest = int(clips.codes_of(clip).max())
+            if largest >= size:
                 raise UserError(
-                    f"the clip {clips.name_of(clip)!r} has the code {largest} in codebook 0",
-                    f"this model's semantic tokens are 0 to {self.tokenizer.num_semantic - 1}",
+                    f"the clip {clips.name_of(clip)!r} has the code {largest}",
+                    f"this model's codes are 0 to {size - 1}",
                     "extract the codes with this model's codec and pack them again",
                 )
 
@@ -169,7 +175,7 @@ class SemanticDataModule(lightning.LightningDataModule):
 
     def _stream(self, start: int) -> BatchStream:
         speakers = self._ready().clips.speakers
-        settings = (speakers, self.train_lengths, self.max_length, self.batch_size, self.seed)
+        settings = (speakers, self.train_lengths, self.pack_length, self.batch_size, self.seed)
         return BatchStream(*settings, start, *self._place())
 
     def train_dataloader(self) -> DataLoader:

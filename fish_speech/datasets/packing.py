@@ -31,10 +31,8 @@ def epoch_plan(
 ) -> list[Sample]:
     """Return the samples of one epoch in their order: every clip of `lengths` (clip -> tokens) once, never cut.
 
-    Raises ValueError for a clip longer than `max_length`: leave those of `too_long` out and say so.
+    Clips are packed up to `max_length` tokens; a longer one is a sample alone.
     """
-    if too_long(lengths, max_length):
-        raise ValueError(f"{len(too_long(lengths, max_length))} clips are longer than {max_length} tokens")
     rng = random.Random(int.from_bytes(hashlib.sha256(f"{seed} {epoch}".encode()).digest(), "big"))
     clips_of: dict[str, list[int]] = {}
     for clip in sorted(lengths):

@@ -47,7 +47,7 @@ class ClipTask:
 def make_clip(task: ClipTask) -> Row:
     """Write the clip and return its row; what cannot be used gives a row with the reason and writes nothing.
 
-    Raises OSError if the output cannot be written. Memory: about 1.5 GB for a recording of ten minutes.
+    Raises OSError if the output cannot be written. Memory: 0.8 GB for a recording of ten minutes.
     """
     row = _empty_row(task)
     try:

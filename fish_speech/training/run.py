@@ -19,6 +19,7 @@ from loralib import LoRALayer
 from omegaconf import DictConfig, OmegaConf
 
 from ..checkpoint import check_names, list_checkpoints, newest_of, read_file, read_state_dict, sha256
+from ..datasets.shards import find_shards
 from ..device import DeviceChoice
 from ..errors import INTERRUPTED, UserError
 from ..files import remove_leftovers, write_text
@@ -63,6 +64,7 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
     torch.manual_seed(config.seed)
     if device.device == "cuda":
         torch.set_float32_matmul_precision(config.float32_matmul)
+    choose_packing(config, device)
     model = build_model(config, device)
     data = build_data(config, model)
     limit_epochs(config, data)
@@ -135,6 +137,13 @@ def limit_epochs(config: DictConfig, data: Any) -> None:
     config.trainer.max_steps = min(config.trainer.max_steps, steps)
 
 
+def choose_packing(config: DictConfig, device: DeviceChoice) -> None:
+    """Settle data.pack_length: without CUDA shorter samples, so that a step takes seconds, not minutes."""
+    if config.data.pack_length is None:
+        config.data.pack_length = config.max_length if device.device == "cuda" else min(1024, config.max_length)
+        log.info("clips are packed into samples of up to %d tokens", config.data.pack_length)
+
+
 def build_model(config: DictConfig, device: DeviceChoice) -> DualAR:
     """Load the model as `config.model.model` says, on the CPU; Lightning moves it."""
     options: dict[str, Any] = OmegaConf.to_container(config.model.model, resolve=True)  # type: ignore[assignment]
@@ -162,7 +171,12 @@ def build_data(config: DictConfig, model: DualAR) -> Any:
     options: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
     kind = get_class(options.pop("_target_"))
     options.pop("tokenizer", None)
-    data = kind(**options, tokenizer=model.tokenizer, num_codebooks=model.config.num_codebooks)
+    data = kind(
+        **options,
+        tokenizer=model.tokenizer,
+        num_codebooks=model.config.num_codebooks,
+        codebook_size=model.config.codebook_size,
+    )
     data.setup("fit")
     return data
 
@@ -179,7 +193,7 @@ def build_module(config: DictConfig, model: DualAR, device: DeviceChoice) -> Tex
     plain = {name: value for name, value in options.items() if name not in ("_target_", "model", *parts)}
     module = get_class(options["_target_"])(model=model, **parts, **plain)
     if module.gradient_checkpointing is None:
-        tokens = config.data.batch_size * config.max_length
+        tokens = config.data.batch_size * (config.data.pack_length or config.max_length)
         model.recompute_activations, reason = choose_recompute(model.config, tokens, device.device)
         log.info("activations are %s: %s", "recomputed" if model.recompute_activations else "kept", reason)
     return module.train()
@@ -194,6 +208,7 @@ def settings_of(config: DictConfig, data: Any) -> dict[str, Any]:
         "batch size": config.data.batch_size,
         "gradient accumulation": config.trainer.accumulate_grad_batches,
         "max_length": config.max_length,
+        "pack_length": config.data.pack_length,
         "learning rate": float(config.model.optimizer.lr),
         "warm-up steps": config.model.lr_scheduler.lr_lambda.get("num_warmup_steps"),
         "held-out share": config.data.val_share,
@@ -207,9 +222,8 @@ def settings_of(config: DictConfig, data: Any) -> dict[str, Any]:
 def shards_hash(paths: Any) -> str:
     """One hash over the content of all shards below `paths`."""
     digest = hashlib.sha256()
-    for path in map(Path, paths):
-        for file in sorted(path.rglob("*.proto*")) if path.is_dir() else [path]:
-            digest.update(sha256(file).encode())
+    for file in find_shards(list(paths)):
+        digest.update(sha256(file).encode())
     return digest.hexdigest()[:16]
 
 
