@@ -26,12 +26,13 @@ def generate_columns(
     sampling: SamplingConfig,
     rng: torch.Generator | None = None,
     speech_only: bool = False,
+    min_frames: int = 0,
 ) -> Iterator[Tensor]:
     """Yield columns (1 + codebooks,) int64 that follow `prompt` (1 + codebooks, tokens), the one of `<|im_end|>` last.
 
     max_new_tokens 0 means up to the model's longest sequence, and never beyond it. `speech_only` draws among semantic
-    tokens and `<|im_end|>` only; the released system draws among all tokens. Raises ValueError for a prompt that
-    leaves no room.
+    tokens and `<|im_end|>` only, and not the latter before `min_frames`; the released system draws among all tokens.
+    Raises ValueError for a prompt that leaves no room.
     """
     prompt = torch.as_tensor(prompt, dtype=torch.int64)
     room = model.config.max_seq_len - prompt.size(1)
@@ -44,7 +45,7 @@ def generate_columns(
     hidden = model.step(prompt[None].to(model.device), slow_caches)
     history: list[Tensor] = []
     for index in range(count):
-        column = draw(hidden, fast_caches, _penalised(history, index, prompt.size(0)))
+        column = draw(hidden, fast_caches, _penalised(history, index, prompt.size(0)), may_end=index >= min_frames)
         yield column
         if index > 0:  # the released system keeps the first column out of the penalty, and does not stop on it
             history.append(column)
@@ -75,6 +76,7 @@ class _ColumnSampler:
     def __init__(self, model: DualAR, sampling: SamplingConfig, rng: torch.Generator | None, end_id: int | None):
         self.model, self.sampling, self.rng = model, sampling, rng
         self.first, self.codebooks = model.semantic_begin_id, model.config.num_codebooks
+        self.end_id = end_id
         self.blocked: Tensor | None = None
         if end_id is not None:
             blocked = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.device)
@@ -82,11 +84,13 @@ class _ColumnSampler:
             blocked[end_id] = False
             self.blocked = blocked
 
-    def __call__(self, hidden: Tensor, fast_caches: list, previous: Tensor | None) -> Tensor:
+    def __call__(self, hidden: Tensor, fast_caches: list, previous: Tensor | None, may_end: bool = True) -> Tensor:
         model = self.model
         logits = model.token_logits(hidden)[0].float()
         if self.blocked is not None:
             logits = logits.masked_fill(self.blocked, float("-inf"))
+            if not may_end:
+                logits[self.end_id] = float("-inf")
         token = self._draw(logits, previous, 0)
         for cache in fast_caches:
             cache.clear()

@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 
 CONTEXT_LENGTH = 2048  # tokens of prompt and answer that the released system allows itself
 ANSWER_LENGTH = 1024  # tokens of that kept for the answer
-SECONDS_PER_BYTE, SPARE_SECONDS = 0.15, 3.0  # of speech per byte of text, at most: slow speech is 0.1
+# Seconds of speech per byte of text: fast speech has 0.03, slow speech 0.1.
+MIN_SECONDS_PER_BYTE, MAX_SECONDS_PER_BYTE, SPARE_SECONDS = 0.02, 0.15, 3.0
 
 
 @dataclass(frozen=True)
@@ -78,15 +79,13 @@ class Speaker:
     def _generate(
         self, prompt: np.ndarray, text: str, request: SpeechRequest, rng: torch.Generator
     ) -> list[torch.Tensor]:
-        limit = request.max_new_tokens
+        limit, size = request.max_new_tokens, len(text.encode())
+        least = math.ceil(MIN_SECONDS_PER_BYTE * size * self.codec.frame_rate)
         if limit is None:
-            seconds = SPARE_SECONDS + SECONDS_PER_BYTE * len(text.encode())
-            limit = math.ceil(seconds * self.codec.frame_rate)
+            limit = math.ceil((SPARE_SECONDS + MAX_SECONDS_PER_BYTE * size) * self.codec.frame_rate)
         try:
-            columns = generate_columns(
-                self.model, torch.from_numpy(prompt), limit, request.sampling, rng, speech_only=True
-            )
-            found = list(columns)
+            prompt_tokens, sampling = torch.from_numpy(prompt), request.sampling
+            found = list(generate_columns(self.model, prompt_tokens, limit, sampling, rng, True, least))
         except ValueError as error:
             raise UserError(
                 "the prompt is too long for this model", str(error), "use a shorter reference or --chunk-length"
