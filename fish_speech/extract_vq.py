@@ -308,11 +308,11 @@ def save_codes(path: Path, codes: np.ndarray) -> None:
 def extract(given: argparse.Namespace) -> int:
     """Run the stage and return its exit code."""
     started = time.monotonic()
+    clips, failures = find_clips(given.data, given.filelist)
     choice = choose_device(given.device, "training", given.force_mps)
     from .models import FireflyConfig, codec_config
 
     config = FireflyConfig.from_mapping(codec_config(given.config_name))
-    clips, failures = find_clips(given.data, given.filelist)
     _remove_leftovers(clips)
     missing = {clip.audio for clip in clips if given.force or not is_done(clip, config)}
     batches = [batch for batch in plan_batches(clips, given.batch_size) if any(c.audio in missing for c in batch)]

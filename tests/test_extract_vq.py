@@ -23,6 +23,16 @@ from fish_speech.models import FireflyCodec, FireflyConfig, load_codec
 REPO = Path(__file__).parents[1]
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Tiny tensors gain nothing from threads, and on a busy machine threads that wait for each other cost seconds."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def codec_files(tmp_path_factory, golden, fill):
     """The golden tiny codec (16 kHz, 2 codebooks, 256 samples per frame) as a weights file and a yaml."""
