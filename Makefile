@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Named here so that one known version is installed first; pyproject allows a range.
 TORCH ?= torch==2.13.0
 
-.PHONY: test test-all lint bench clean
+.PHONY: test test-slow lint bench clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,8 +18,8 @@ $(STAMP): pyproject.toml
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2
 
-test-all: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m 'slow or not slow'
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m slow
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
