@@ -229,6 +229,7 @@ def train_step(options: argparse.Namespace, data: Path, base: Path, protos: Path
         "trainer.precision": {"fp32": 32, "bf16": "bf16"}[options.precision],
         "trainer.max_steps": options.max_steps or (1_000_000_000 if options.max_epochs else 300),
         "max_epochs": options.max_epochs,
+        "reached_is_done": options.full_pipeline,  # the same command again goes on with merging
         "trainer.accumulate_grad_batches": options.gradient_accumulation_steps,
         "trainer.val_check_interval": every * options.gradient_accumulation_steps,
         "trainer.log_every_n_steps": options.log_every_n_steps,

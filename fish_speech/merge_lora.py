@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from .models import DualAR, LoraConfig
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("fish_speech.merge_lora")  # not __name__: that is __main__ when the stage runs
 
 
 def lora_config_named(name: str) -> LoraConfig:

@@ -69,7 +69,7 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
     data = build_data(config, model)
     limit_epochs(config, data)
     resume = find_resume(config)
-    module = build_module(config, model, device)
+    module = build_module(config, model, device, max(data.pack_length, *data.train_lengths.values()))
     settings = settings_of(config, data)
     lora = config.model.model.lora_config
     module.run_info = {
@@ -82,6 +82,10 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
         "device": device.as_dict(),
     }
     start = start_weights(config, module, resume, settings)
+    if start >= config.trainer.max_steps:
+        more = f"--max-steps {start + 100} trains on, a new project name starts anew"
+        log.info("project %s has reached step %d: training is done; %s", config.project, start, more)
+        return 0
     trainer = build_trainer(config, device, data)
     record = run_dir / "training_configs" / f"from_step_{start:09d}.yaml"
     write_text(record, OmegaConf.to_yaml(config, resolve=True))
@@ -112,7 +116,8 @@ def find_resume(config: DictConfig) -> Path | None:
             f"{chosen[0].path} is continued when the project is trained again",
             "use a new project name for the warm start, or leave the other checkpoint out to continue this project",
         )
-    if chosen[0].step >= config.trainer.max_steps:
+    done = chosen[0].step == config.trainer.max_steps and config.reached_is_done
+    if chosen[0].step >= config.trainer.max_steps and not done:
         raise UserError(
             f"project {config.project} has reached step {chosen[0].step} already",
             f"the run ends at trainer.max_steps={config.trainer.max_steps}",
@@ -181,8 +186,8 @@ def build_data(config: DictConfig, model: DualAR) -> Any:
     return data
 
 
-def build_module(config: DictConfig, model: DualAR, device: DeviceChoice) -> TextToSemantic:
-    """Wrap the model with its optimizer and schedule, in training mode."""
+def build_module(config: DictConfig, model: DualAR, device: DeviceChoice, longest: int) -> TextToSemantic:
+    """Wrap the model with its optimizer and schedule, in training mode; `longest`: tokens of the longest sample."""
     options: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
     if device.device != "cuda" or config.attention_dropout is not None:
         rate = config.attention_dropout or 0.0
@@ -193,7 +198,7 @@ def build_module(config: DictConfig, model: DualAR, device: DeviceChoice) -> Tex
     plain = {name: value for name, value in options.items() if name not in ("_target_", "model", *parts)}
     module = get_class(options["_target_"])(model=model, **parts, **plain)
     if module.gradient_checkpointing is None:
-        tokens = config.data.batch_size * (config.data.pack_length or config.max_length)
+        tokens = config.data.batch_size * longest
         model.recompute_activations, reason = choose_recompute(model.config, tokens, device.device)
         log.info("activations are %s: %s", "recomputed" if model.recompute_activations else "kept", reason)
     return module.train()
@@ -242,7 +247,8 @@ def start_weights(config: DictConfig, module: TextToSemantic, resume: Path | Non
                 "use the same settings to continue, or a new project name with this checkpoint as its start",
             )
         step = int(content["global_step"])
-        log.info("continuing this project exactly from %s (step %d)", resume, step)
+        if step < config.trainer.max_steps:
+            log.info("continuing this project exactly from %s (step %d)", resume, step)
         return step
     if module.has_lora:
         check_fresh_adapters(module.model)
