@@ -128,12 +128,6 @@ def check(options: argparse.Namespace) -> None:
     for flag, has_no_effect in useless.items():
         if has_no_effect:
             raise UserError(f"{flag} has no effect here", "no step of this command uses it", "leave it out")
-    if merges and trains and options.lora_config == "none":
-        raise UserError(
-            "there is nothing to merge without LoRA",
-            "--lora-config none trains all weights",
-            "leave --merge-weights out; cli_tts.py --checkpoint speaks with LoRA checkpoints only",
-        )
     lora = ROOT / "configs" / "lora" / f"{options.lora_config}.yaml"
     if options.lora_config != "none" and not lora.is_file():
         known = ", ".join(sorted(path.stem for path in lora.parent.glob("*.yaml")))

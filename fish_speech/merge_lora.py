@@ -1,7 +1,8 @@
 """Fold the adapters of a training checkpoint into its base: a folder that speaks without LoRA.
 
-Reads the base memory-mapped and changes it tensor by tensor, so that memory stays near the size of the model file.
-Before anything is written, the merged model's answers are compared with those of base + adapter.
+A checkpoint of a run that trained all weights becomes such a folder too. The base is memory-mapped and changed tensor by
+tensor, so that memory stays near the size of the model file. Before anything is written, the merged model's answers are
+compared with those of base + adapter.
 """
 
 from __future__ import annotations
@@ -46,13 +47,20 @@ def lora_config_named(name: str) -> LoraConfig:
     return config
 
 
-def choose_lora(name: str | None, path: Path) -> LoraConfig:
-    """The adapter's shape: the checkpoint's own record, checked against `name`; for other tools' files `name` alone."""
+def choose_lora(name: str | None, path: Path) -> LoraConfig | None:
+    """The adapter's shape: the checkpoint's own record, checked against `name`; for other tools' files `name` alone.
+
+    None for a checkpoint of a run that trained all weights.
+    """
     from .models import LoraConfig, adapter_shape
 
     stored = adapter_shape(path)
+    if stored is None and name is not None:
+        raise UserError(
+            f"{path} has no LoRA weights", f"so --lora-config {name} does not fit", "leave it out, or check the path"
+        )
     if stored is None:
-        raise UserError(f"{path} has no LoRA weights", "there is nothing to merge", "give a checkpoint of a LoRA run")
+        return None
     if "lora_alpha" not in stored:
         if name is None:
             raise UserError(
@@ -75,10 +83,8 @@ def merge(
     base: Path, adapter: Path, output: Path, lora_name: str | None = None, codec: Path | None = None
 ) -> dict[str, Any]:
     """Write the merged model folder to `output` and return what `voice.json` says. Raises UserError for what does not fit."""
-    import torch
-
-    from .checkpoint import newest_of, save_state_dict, sha256
-    from .models import load_adapter, load_dual_ar, merge_lora, read_config
+    from .checkpoint import newest_of, read_file, save_state_dict, sha256
+    from .models import load_adapter, load_dual_ar, read_config
     from .models.loading import weights_path
 
     if output.resolve() == base.resolve():
@@ -86,8 +92,8 @@ def merge(
     adapter = newest_of(adapter)
     lora = choose_lora(lora_name, adapter)
     dtype = stored_dtype(weights_path(base))
-    model = load_dual_ar(base, dtype=dtype, lora=lora)
-    content = load_adapter(model, adapter)
+    model = load_dual_ar(base, dtype=dtype, lora=lora, weights=None if lora else adapter)
+    content = load_adapter(model, adapter) if lora else read_file(adapter)
     step = content.get("global_step")
     info = content.get("fish_speech", {})
     base_hash = sha256(weights_path(base))
@@ -98,12 +104,8 @@ def merge(
             f"it was trained on weights with the hash {trained_on}..., these have {base_hash[:16]}...",
             f"give the base it was trained on (then at {info.get('base')}) as --base-weight",
         )
-    grid = probe_grid(model)
-    with torch.inference_mode():
-        before = answers(model, grid)
-    merge_lora(model)
-    with torch.inference_mode():
-        check_equal(before, answers(model, grid), dtype)
+    if lora is not None:
+        merge_checked(model, dtype)
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
     (output / VOICE_FILE).unlink(missing_ok=True)  # written last: a folder without it is not whole
@@ -121,7 +123,7 @@ def merge(
         "base_sha256": base_hash,
         "model_sha256": sha256(output / WEIGHTS_FILE),
         "codec": codec.name if codec else None,
-        "lora": {"r": lora.r, "lora_alpha": lora.lora_alpha},
+        "lora": None if lora is None else {"r": lora.r, "lora_alpha": lora.lora_alpha},
         "checkpoint": str(adapter),
         "step": step,
         "project": info.get("project"),
@@ -130,6 +132,20 @@ def merge(
     }
     write_json(output / VOICE_FILE, voice)
     return voice
+
+
+def merge_checked(model: DualAR, dtype: torch.dtype) -> None:
+    """Merge in place; raise UserError unless the answers stay the same."""
+    import torch
+
+    from .models import merge_lora
+
+    grid = probe_grid(model)
+    with torch.inference_mode():
+        before = answers(model, grid)
+    merge_lora(model)
+    with torch.inference_mode():
+        check_equal(before, answers(model, grid), dtype)
 
 
 def stored_dtype(path: Path) -> torch.dtype:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,15 @@ def load_dual_ar(
     *,
     max_length: int | None = None,
     load_weights: bool = True,
+    weights: Path | None = None,
     seed: int = 0,
 ) -> DualAR:
     """Load the text-to-semantic model of a checkpoint folder, in eval mode, with `.config` and `.tokenizer`.
 
     Every part gets `dtype`, whatever the file has; adapters of `lora` are always float32 and fresh. `max_length`
-    replaces the config's longest sequence (tokens). `load_weights` false draws new weights from `seed` (training from
-    scratch). Raises UserError for a folder, a config or weights that do not fit.
+    replaces the config's longest sequence (tokens). `weights` is read instead of the folder's own file: a checkpoint
+    of a run that trained all weights, say. `load_weights` false draws new weights from `seed` (training from scratch).
+    Raises UserError for a folder, a config or weights that do not fit.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -53,7 +56,7 @@ def load_dual_ar(
     with torch.device("meta"):
         model = DualAR(config, tokenizer.semantic_begin_id)
     if load_weights:
-        path = weights_path(folder)
+        path = weights or weights_path(folder)
         _assign(model, read_state_dict(path), path, f"the model that {folder / CONFIG_FILE} describes", dtype)
         model.to(device)
     else:
@@ -117,8 +120,12 @@ def adapter_shape(path: Path) -> dict[str, Any] | None:
     """The LoRA shape stored in a checkpoint: r, lora_alpha, lora_dropout; r alone for other tools' files; None without."""
     content = read_file(path)
     info = content.get("fish_speech", {}) if isinstance(content, Mapping) else {}
-    if info.get("lora"):
-        return dict(info["lora"])
+    stored = info.get("lora") if isinstance(info, Mapping) else None
+    if isinstance(stored, Mapping):
+        try:
+            return asdict(LoraConfig(*(stored[name] for name in ("r", "lora_alpha", "lora_dropout"))))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} has a damaged LoRA record", str(error), "use another checkpoint") from error
     tensors = read_state_dict(path)
     ranks = {tensor.shape[0] for name, tensor in tensors.items() if name.endswith(".lora_A") and is_lora_name(name)}
     return {"r": ranks.pop()} if len(ranks) == 1 else None

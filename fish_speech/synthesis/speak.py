@@ -118,7 +118,7 @@ def load_speaker(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Speaker:
-    """Load a model folder and a codec; with `checkpoint`, its adapter is merged in memory.
+    """Load a model folder and a codec; with `checkpoint`, its adapter is merged in memory, or its full weights taken.
 
     Raises UserError for folders, weights or a checkpoint that do not fit.
     """
@@ -126,7 +126,10 @@ def load_speaker(
         model = load_dual_ar(folder, device=device, dtype=dtype)
     else:
         shape = adapter_shape(checkpoint)
-        if shape is None or "lora_alpha" not in shape:
+        if shape is None:
+            model = load_dual_ar(folder, device=device, dtype=dtype, weights=checkpoint)
+            return Speaker(model, load_codec(codec_path, codec_config, device=device))
+        if "lora_alpha" not in shape:
             raise UserError(
                 f"{checkpoint} does not say its LoRA shape",
                 "only checkpoints of this toolkit can be spoken without merging",
