@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import logging
 import os
 import sys
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import arguments, errors, files, log
 from .audio import AUDIO_SUFFIXES, MAX_CLIP_S, AudioError, duration_s, find_audio, read_audio
+from .checkpoint import sha256
 from .device import allow_mps_fallback, choose_device
 from .errors import DONE, FAILED, UserError
 from .prepare.workers import WorkerLost, run_tasks
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from .models import FireflyCodec, FireflyConfig
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("fish_speech.extract_vq")  # not __name__: that is __main__ when the stage runs
 
 DESCRIPTION = """Encode every audio file below a folder into codec codes, a .npy file beside each.
 
@@ -43,6 +45,7 @@ Exit code: 0 all done; 1 some files could not be used, each with its reason; 2 w
 
 MAX_PADDED_S = 480.0  # seconds of sound in a batch, padding included: 16 clips of 30 s
 _WINDOW = 128  # clips that are bucketed by length together, on average
+RECORD = ".codec.json"  # in the data folder: the codec weights its codes were made with
 _SHOWN = 20  # failures listed on the terminal
 
 
@@ -269,9 +272,10 @@ def _read(clip: Clip, sample_rate: int, samples_per_frame: int) -> np.ndarray | 
     return waveform
 
 
-def _check_weights(path: Path) -> None:
+def _check_weights(path: Path) -> str:
+    """Return the SHA-256 of the codec weights; raise UserError if there are none."""
     if path.is_file():
-        return
+        return sha256(path)
     version = VERSIONS[DEFAULT_VERSION]
     raise UserError(
         f"there are no codec weights {path}",
@@ -279,6 +283,18 @@ def _check_weights(path: Path) -> None:
         f"give --checkpoint-path, or get those of version {version.name}: "
         f"hf download {version.hub_id} {version.codec_file} --local-dir {version.folder}",
     )
+
+
+def _made_by_another(data: Path | None, weights: str) -> bool:
+    """Whether the folder's codes are of other codec weights; codes without a record are taken as fitting."""
+    try:
+        record = json.loads((data / RECORD).read_text(encoding="utf-8")) if data else {}
+    except (OSError, ValueError):
+        return False
+    other = record.get("codec_sha256", weights) if isinstance(record, dict) else weights
+    if other != weights:
+        logger.info("the codes in %s were made by other codec weights: all are made anew", data)
+    return other != weights
 
 
 @cache
@@ -314,14 +330,15 @@ def extract(given: argparse.Namespace) -> int:
 
     config = FireflyConfig.from_mapping(codec_config(given.config_name))
     _remove_leftovers(clips)
-    missing = {clip.audio for clip in clips if given.force or not is_done(clip, config)}
+    weights = _check_weights(given.checkpoint_path)
+    made_anew = given.force or _made_by_another(given.data, weights)
+    missing = {clip.audio for clip in clips if made_anew or not is_done(clip, config)}
     batches = [batch for batch in plan_batches(clips, given.batch_size) if any(c.audio in missing for c in batch)]
     seconds = 0.0
     if batches:
         workers = min(given.num_workers, len(batches))
         threads = None if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
         settings = Settings(given.checkpoint_path, given.config_name, choice.device, threads)
-        _check_weights(given.checkpoint_path)
         if workers == 1:
             _load(settings)  # here, so that what is wrong with the weights is said before a bar is drawn
         logger.info("%s; %d of %d clips to encode, %d workers", choice, len(missing), len(clips), workers)
@@ -336,6 +353,8 @@ def extract(given: argparse.Namespace) -> int:
         except WorkerLost as error:
             logger.error("failed: %s; run the same command again with fewer --num-workers to continue", error)
             return FAILED
+    if given.data is not None:  # last: a run that is killed before finds the old record and starts over
+        files.write_json(given.data / RECORD, {"codec_sha256": weights})
     _remove_leftovers(clips)  # once more: workers of a killed run live a moment longer than it
     for audio in sorted(failures)[:_SHOWN]:
         logger.warning("failed: %s: %s", ascii(str(audio))[1:-1], failures[audio])

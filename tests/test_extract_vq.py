@@ -61,7 +61,7 @@ def extract(codec_files, capsys):
 
     def run(*arguments: object) -> tuple[int, str]:
         fixed = ["--checkpoint-path", weights, "--config-name", config, "--device", "cpu"]
-        given = extract_vq.make_parser().parse_args([*map(str, arguments), *map(str, fixed)])
+        given = extract_vq.make_parser().parse_args([*map(str, fixed), *map(str, arguments)])
         extract_vq.log.setup()
         code = extract_vq.extract(given)
         captured = capsys.readouterr()
@@ -94,6 +94,20 @@ def test_codes_are_those_of_each_clip_alone(tmp_path, codec_files, extract):
         assert codes.dtype == np.int32 and codes.shape == (2, len(waveform) // 64 // 4)
         alone, frames = codec.encode(torch.from_numpy(waveform)[None, None], torch.tensor([len(waveform)]))
         assert (codes == alone[0, :, : frames[0]].numpy()).all()
+
+
+def test_codes_of_other_codec_weights_are_made_anew(tmp_path, codec_files, extract, golden, fill):
+    data = tmp_path / "data"
+    for number in range(3):
+        record(data / f"{number}.wav", number)
+    extract(data)
+    before = all_codes(data)
+    assert "0 encoded" in extract(data)[1]
+    other = fill(FireflyCodec(FireflyConfig.from_mapping(golden("manifest.json")["codec_tiny"]["config"])), seed=1)
+    torch.save(other.state_dict(), tmp_path / "other.pth")
+    code, said = extract(data, "--checkpoint-path", tmp_path / "other.pth")
+    assert code == 0 and "3 encoded" in said and "made by other codec weights" in said
+    assert all(codes != before[name] for name, codes in all_codes(data).items())
 
 
 def test_a_rerun_does_what_is_missing_torn_or_old_and_nothing_else(tmp_path, extract):
