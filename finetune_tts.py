@@ -128,10 +128,11 @@ def check(options: argparse.Namespace) -> None:
     for flag, has_no_effect in useless.items():
         if has_no_effect:
             raise UserError(f"{flag} has no effect here", "no step of this command uses it", "leave it out")
-    lora = ROOT / "configs" / "lora" / f"{options.lora_config}.yaml"
-    if options.lora_config != "none" and not lora.is_file():
-        known = ", ".join(sorted(path.stem for path in lora.parent.glob("*.yaml")))
-        raise UserError(f"unknown LoRA config {options.lora_config!r}", f"known: {known}, none", "choose one of these")
+    known = [*sorted(path.stem for path in (ROOT / "configs" / "lora").glob("*.yaml")), "none"]
+    if options.lora_config not in known:
+        raise UserError(
+            f"unknown LoRA config {options.lora_config!r}", f"known: {', '.join(known)}", "choose one of these"
+        )
 
 
 def plan(options: argparse.Namespace) -> list[Step]:

