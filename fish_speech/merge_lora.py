@@ -19,7 +19,7 @@ from . import __version__
 from .arguments import add_model_version, make_parser
 from .errors import UserError
 from .errors import run as run_main
-from .files import remove_leftovers, write_json, write_text
+from .files import atomic_path, remove_leftovers, write_json, write_text
 from .log import peak_memory_gb, setup
 from .versions import CONFIG_FILE, VERSIONS, VOICE_FILE, WEIGHTS_FILE
 
@@ -108,8 +108,9 @@ def merge(
         merge_checked(model, dtype)
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
-    (output / VOICE_FILE).unlink(missing_ok=True)  # written last: a folder without it is not whole
-    save_state_dict(output / WEIGHTS_FILE, model.state_dict())
+    with atomic_path(output / WEIGHTS_FILE) as temporary:
+        save_state_dict(temporary, model.state_dict())  # the largest file first: a full disk leaves an old voice whole
+        (output / VOICE_FILE).unlink(missing_ok=True)  # written last: a folder without it is not whole
     write_text(output / CONFIG_FILE, read_config(base).to_json())
     model.tokenizer.save(output)
     if codec is not None:
@@ -201,8 +202,6 @@ def check_equal(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Te
 
 def copy_file(source: Path, target: Path) -> None:
     """Copy a file atomically."""
-    from .files import atomic_path
-
     with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
 

@@ -50,7 +50,7 @@ def run_step(step: Step, log_file: Path) -> int:
     log_file.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with log_file.open("ab") as record:
+    with log_file.open("ab", buffering=0) as record:
         child = subprocess.Popen(
             [sys.executable, *step.arguments],
             stdout=subprocess.PIPE,
@@ -73,12 +73,15 @@ def run_step(step: Step, log_file: Path) -> int:
 
 
 def _copy(source: IO[bytes] | None, target: Any, record: IO[bytes]) -> None:
-    """Pass bytes on as they come, so that progress shows, and keep them."""
+    """Pass bytes on as they come, so that progress shows, and keep them.
+
+    Neither a closed terminal nor a full disk ends this loop: the step would wait for ever for its output to be read.
+    """
     assert source is not None
     while chunk := os.read(source.fileno(), 1 << 16):
-        record.write(chunk)
-        record.flush()
-        with contextlib.suppress(OSError, ValueError):  # a closed terminal must not end the run
+        with contextlib.suppress(OSError):
+            record.write(chunk)
+        with contextlib.suppress(OSError, ValueError):
             target.buffer.write(chunk)
             target.flush()
 

@@ -7,6 +7,7 @@ its index describes, or says of itself that it does not.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -74,7 +75,8 @@ class ShardWriter:
     def discard(self) -> None:
         """Remove what was written and not published."""
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # on a full disk closing fails once more on what is in the buffer
+                self._file.close()
             self._file = None
         for shard in self.shards:
             self._temporary(shard["name"]).unlink(missing_ok=True)
