@@ -120,11 +120,18 @@ class StopGracefully(Callback):
         self._previous: dict[int, Any] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._take_signals()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._take_signals()  # again: Lightning's own answer to SIGTERM is to exit with 0, without saving
+
+    def _take_signals(self) -> None:
         if threading.current_thread() is threading.main_thread():
             for name in ("SIGINT", "SIGTERM", "SIGBREAK"):
                 number = getattr(signal, name, None)
                 if number is not None:
-                    self._previous[number] = signal.signal(number, self._ask)
+                    before = signal.signal(number, self._ask)
+                    self._previous.setdefault(number, before)
 
     def _ask(self, number: int, frame: Any) -> None:
         if self.stopped:

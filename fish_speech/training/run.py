@@ -93,7 +93,10 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
         log.info("train is false: nothing to do beside %s", record)
         return 0
     log.info("%s", data.coverage())
-    trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume else None)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume else None)
+    except SystemExit:  # Lightning's answer to KeyboardInterrupt and to SIGTERM before the first step
+        raise KeyboardInterrupt from None
     return finish(trainer, config)
 
 
