@@ -86,6 +86,7 @@ def merge(
     from .checkpoint import newest_of, read_file, save_state_dict, sha256
     from .models import load_adapter, load_dual_ar, read_config
     from .models.loading import weights_path
+    from .text import Tokenizer
 
     if output.resolve() == base.resolve():
         raise UserError(f"--output {output} is the base", "the base would be overwritten", "choose another folder")
@@ -104,6 +105,7 @@ def merge(
             f"it was trained on weights with the hash {trained_on}..., these have {base_hash[:16]}...",
             f"give the base it was trained on (then at {info.get('base')}) as --base-weight",
         )
+    model.tokenizer = None  # 40 MB that are not needed until it is copied
     if lora is not None:
         merge_checked(model, dtype)
     output.mkdir(parents=True, exist_ok=True)
@@ -112,7 +114,8 @@ def merge(
         save_state_dict(temporary, model.state_dict())  # the largest file first: a full disk leaves an old voice whole
         (output / VOICE_FILE).unlink(missing_ok=True)  # written last: a folder without it is not whole
     write_text(output / CONFIG_FILE, read_config(base).to_json())
-    model.tokenizer.save(output)
+    del model
+    Tokenizer(base).save(output)
     if codec is not None:
         for source in (codec, codec.with_suffix(".yaml")):
             if source.is_file():

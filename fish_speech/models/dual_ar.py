@@ -262,11 +262,11 @@ class DualAR(nn.Module):
         return run_blocks(self.layers, self.embed(grid), rope, caches=caches)[:, -1]
 
     def fast_step(self, x: Tensor, caches: list[KVCache]) -> Tensor:
-        """Run one codebook position (batch, fast_dim) after the cached ones -> logits (batch, codebook_size)."""
+        """Run (batch, positions, fast_dim) after the cached ones -> logits of the last position (batch, codebook_size)."""
         start = caches[0].length
-        rope = self._fast_rope.first(start + 1, x.device, start)
-        x = run_blocks(self.fast_layers, x[:, None], rope, caches=caches)
-        return self.fast_output(self.fast_norm(x))[:, 0]
+        rope = self._fast_rope.first(start + x.size(1), x.device, start)
+        x = run_blocks(self.fast_layers, x, rope, caches=caches)[:, -1]
+        return self.fast_output(self.fast_norm(x))
 
 
 def next_frame_codes(grid: Tensor) -> Tensor:

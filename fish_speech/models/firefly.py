@@ -122,6 +122,8 @@ class FireflyCodec(nn.Module):
         Frames = floor(floor(samples / hop) / downsample). The codes do not depend on what else is in the batch: each
         mel is made alone, and all that follows is causal.
         """
+        if self.device.type == "cpu" and len(clips) > 1:  # one clip fits into the caches, a batch does not
+            return [self.encode_clips([clip])[0] for clip in clips]
         mels = [self.log_mel(clip[None])[0] for clip in clips]  # (mels, frames) each
         lengths = torch.tensor([mel.size(1) for mel in mels], device=self.device)
         batch = nn.utils.rnn.pad_sequence([mel.T for mel in mels], batch_first=True).transpose(1, 2)

@@ -18,6 +18,7 @@ from ..versions import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from .dual_ar import DualAR, DualARConfig
 from .firefly import FireflyCodec, FireflyConfig
 from .lora import LoraConfig, install_lora, is_lora_name
+from .shapes import shapes_only
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 DEFAULT_CODEC = "firefly_gan_vq"
@@ -53,7 +54,7 @@ def load_dual_ar(
             f"the tokenizer makes {tokenizer.vocab_size} ids, the model knows {config.vocab_size}",
             "use the tokenizer and the config of the same model",
         )
-    with torch.device("meta"):
+    with shapes_only():
         model = DualAR(config, tokenizer.semantic_begin_id)
     if load_weights:
         path = weights or weights_path(folder)
@@ -146,7 +147,7 @@ def load_codec(
         config = codec_config(beside if beside.is_file() else DEFAULT_CODEC)
     if not isinstance(config, FireflyConfig):
         config = make_codec_config(config, "the codec config")
-    with torch.device("meta"):
+    with shapes_only():
         codec = FireflyCodec(config)
     content = read_file(path)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):

@@ -76,36 +76,60 @@ class _ColumnSampler:
     def __init__(self, model: DualAR, sampling: SamplingConfig, rng: torch.Generator | None, end_id: int | None):
         self.model, self.sampling, self.rng = model, sampling, rng
         self.first, self.codebooks = model.semantic_begin_id, model.config.num_codebooks
-        self.end_id = end_id
-        self.blocked: Tensor | None = None
-        if end_id is not None:
-            blocked = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.device)
-            blocked[self.first : self.first + min(model.config.codebook_size, model.tokenizer.num_semantic)] = False
-            blocked[end_id] = False
-            self.blocked = blocked
+        self.allowed = None if end_id is None else _AllowedTokens(model, end_id)
 
     def __call__(self, hidden: Tensor, fast_caches: list, previous: Tensor | None, may_end: bool = True) -> Tensor:
         model = self.model
-        logits = model.token_logits(hidden)[0].float()
-        if self.blocked is not None:
-            logits = logits.masked_fill(self.blocked, float("-inf"))
-            if not may_end:
-                logits[self.end_id] = float("-inf")
-        token = self._draw(logits, previous, 0)
+        token = self._draw_token(hidden, previous, may_end)
         for cache in fast_caches:
             cache.clear()
-        model.fast_step(model.project_hidden(hidden), fast_caches)  # position 0; code 0 comes from the token instead
         code = (token - self.first).clamp(0, model.config.codebook_size - 1)
         codes = [code]
+        # Code 0 comes from the token, so the hidden state and its embedding go through the fast layers together.
+        x = torch.stack([model.project_hidden(hidden), model.fast_embeddings(code[None])], dim=1)
         for row in range(1, self.codebooks):
-            logits = model.fast_step(model.fast_embeddings(code[None]), fast_caches)[0].float()
-            code = self._draw(logits, previous, row + 1)
+            logits = model.fast_step(x, fast_caches)[0].float()
+            code = self._draw(logits, None if previous is None else previous[row + 1])
             codes.append(code)
+            x = model.fast_embeddings(code[None, None])
         return torch.stack([token, *codes]).cpu()
 
-    def _draw(self, logits: Tensor, previous: Tensor | None, row: int) -> Tensor:
-        window = None if previous is None else previous[row].to(logits.device)
-        return sample_token(logits, self.sampling, self.rng, window)
+    def _draw_token(self, hidden: Tensor, previous: Tensor | None, may_end: bool) -> Tensor:
+        seen = None if previous is None else previous[0]
+        if self.allowed is None:
+            return self._draw(self.model.token_logits(hidden)[0].float(), seen)
+        logits = self.allowed.logits(hidden)
+        if not may_end:
+            logits[-1] = float("-inf")
+        index = self._draw(logits, None if seen is None else self.allowed.indices(seen))
+        return self.allowed.ids[index]
+
+    def _draw(self, logits: Tensor, seen: Tensor | None) -> Tensor:
+        return sample_token(logits, self.sampling, self.rng, None if seen is None else seen.to(logits.device))
+
+
+class _AllowedTokens:
+    """The semantic tokens and, last, the end token: the only rows of the vocabulary projection that speech needs."""
+
+    def __init__(self, model: DualAR, end_id: int):
+        self.model = model
+        count = min(model.config.codebook_size, model.tokenizer.num_semantic)
+        first = model.semantic_begin_id
+        self.ids = torch.tensor([*range(first, first + count), end_id], device=model.device)
+        self._index = {int(i): index for index, i in enumerate(self.ids.tolist())}
+        output = model.embeddings if model.config.tie_word_embeddings else model.output
+        plain = type(output) in (torch.nn.Linear, torch.nn.Embedding)  # others add an adapter or unpack their weight
+        self._rows = output.weight[self.ids] if plain else None  # (tokens, dim)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden state (1, dim) -> logits of the allowed tokens (tokens,), float32."""
+        if self._rows is None:
+            return self.model.token_logits(hidden)[0, self.ids].float()
+        return torch.nn.functional.linear(self.model.norm(hidden), self._rows)[0].float()
+
+    def indices(self, ids: Tensor) -> Tensor:
+        """Where those of `ids` (tokens,) that are allowed stand among the allowed."""
+        return torch.tensor([self._index[i] for i in ids.tolist() if i in self._index], dtype=torch.int64)
 
 
 def generate(
