@@ -225,6 +225,7 @@ def test_a_checkpoint_with_other_weights_than_the_adapter_is_refused_by_name(aga
     assert not (again / "out").exists() and not (again / "results/new/checkpoints").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torn", [0, 100, -1], ids=["empty", "head only", "all but a byte"])
 def test_torn_base_weights_are_refused(again, torn):
     path = again / BASE / "model.pth"

@@ -90,6 +90,7 @@ def test_preparing_on_a_full_disk(tmp_path, tiny_disk):
     assert "3 of 3 recordings, 0 left out" in run("prepare_dataset.py", *arguments, cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_extracting_on_a_full_disk(again, tiny_disk):
     data = again / "training_data/voice"
     codes = {path.name: path.read_bytes() for path in data.rglob("*.npy")}
@@ -146,6 +147,7 @@ def test_a_step_whose_very_log_cannot_be_written(again, tiny_disk):
     run("finetune_tts.py", *arguments, cwd=again)
 
 
+@pytest.mark.slow
 def test_merging_on_a_full_disk_leaves_the_old_voice_able_to_speak(again, tiny_disk):
     tiny_disk.take(again / MERGED)
     before = contents(again / MERGED)

@@ -156,6 +156,7 @@ def test_a_seed_gives_the_same_sample_however_the_text_comes_in(finished, spoken
     assert (tmp_path / "once_more.wav").read_bytes() == spoken["base"].read_bytes()
 
 
+@pytest.mark.slow
 def test_a_recording_becomes_a_reference_voice(again):
     words = ("--prompt-text", "Two comes after one.")
     arguments = ("--create-reference", "recordings/anna/two.flac", "two.npy", *words, "--device", "cpu")
