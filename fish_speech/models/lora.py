@@ -74,7 +74,10 @@ def _adapted_places(model: DualAR) -> Iterator[tuple[nn.Module, str]]:
 
 
 class AdaptedLinear(loralib.Linear):
-    """loralib's linear layer with the adapter's sum and scale fused into one product, and a cheaper dropout."""
+    """loralib's linear layer with the adapter's sum and scale fused into one product, and a cheaper dropout.
+
+    Adapters stay float32 and are cast to the input's dtype in use, so that a bfloat16 base works with or without autocast.
+    """
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
@@ -86,8 +89,9 @@ class AdaptedLinear(loralib.Linear):
         out = nn.functional.linear(x, self.weight, self.bias)
         if self.r == 0 or self.merged:
             return out
-        low = self.lora_dropout(x) @ self.lora_A.T  # (..., r)
-        return torch.addmm(out.flatten(0, -2), low.flatten(0, -2), self.lora_B.T, alpha=self.scaling).view(out.shape)
+        a, b = self.lora_A.to(x.dtype).T, self.lora_B.to(x.dtype).T
+        low = self.lora_dropout(x) @ a  # (..., r)
+        return torch.addmm(out.flatten(0, -2), low.flatten(0, -2), b, alpha=self.scaling).view(out.shape)
 
 
 def _wrap(layer: nn.Module, config: LoraConfig) -> nn.Module:

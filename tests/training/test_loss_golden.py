@@ -133,3 +133,17 @@ def test_frozen_weights_stay_bit_equal_while_adapters_learn(golden, golden_dual_
     assert losses[2] < losses[0]
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, before[name]) != ("lora_" in name), name
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_a_bfloat16_base_trains_float32_adapters(golden, golden_dual_ar, batch, autocast):
+    from fish_speech.models import LoraConfig, install_lora
+
+    model = golden_dual_ar().bfloat16()
+    install_lora(model, LoraConfig(r=4, lora_alpha=8))
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = dual_ar_loss(model.train(), *batch).loss
+    loss.backward()
+    assert loss.item() == pytest.approx(golden("train.json")["full"]["logs"]["train/loss"], rel=2e-2)  # bf16: 8 bits
+    adapters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert all("lora_" in name and p.dtype == p.grad.dtype == torch.float32 for name, p in adapters.items())
