@@ -1,0 +1,225 @@
+"""Print how fast the toolkit trains, merges, encodes, decodes and generates on this machine, and in how much memory.
+
+Everything runs on random weights of Fish Speech 1.5's size, each measurement in a process of its own, beside a
+baseline measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from .process import Finished, run
+
+FRAME_RATE = 44100 / 2048  # frames of the released codec per second of sound
+BATCHES = {"1x256": "1 x 256", "4x512": "4 x 512"}
+NOTES = """\
+gain       how many times better than the baseline: above 1 is faster, or smaller
+x real     seconds of sound per second of computing: above 1 is faster than real time
+tokens/s   tokens that are not padding; all in float32; training has LoRA r 8, dropout, forward, backward and AdamW
+4 x 512    rows of 512, 430, 350 and 260 tokens, padded to 512; of each row 40 % are text and 60 % frames
+recompute  training with gradient_checkpointing on, which the toolkit chooses only where memory is short
+RSS        peak resident memory of the whole process, pages of mapped files included (the system's own record)
+anonymous  peak resident memory without pages of files, which the system can drop at will (looked at every 10 ms)
+Baselines, as reference/fish-1.5.md describes the released system:
+  training    the whole padded batch through model.forward: vocabulary logits at all positions, padding included,
+              a mask over all pairs of positions, each block's activations recomputed in the backward pass
+  merging     the whole model built in float32 with LoRA, both state dicts joined and loaded, merged, saved
+  extraction  clips one at a time
+  decoding    the same decoder with the released masks over each row's length
+  generation  caches and mask of the longest sequence (8192), repeated KV heads, one fast position at a time"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    value: float
+    unit: str
+    baseline: float | None = None
+    smaller_is_better: bool = True
+
+    @property
+    def gain(self) -> float | None:
+        """How many times better than the baseline."""
+        if self.baseline is None:
+            return None
+        return self.baseline / self.value if self.smaller_is_better else self.value / self.baseline
+
+    def __str__(self) -> str:
+        baseline = "" if self.baseline is None else f"{self.baseline:12.3f}"
+        gain = "" if self.gain is None else f"{self.gain:9.2f}"
+        return f"{self.what:<58}{self.value:12.3f} {self.unit:<9}{baseline:>12}{gain:>9}".rstrip()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run of the benchmarks does."""
+
+    scale: str
+    quick: bool
+
+    def measure(self, name: str, *arguments: str | Path, repeats: int = 1) -> Finished:
+        """Run one measurement in a child process."""
+        count = 1 if self.quick else repeats
+        return run("benchmarks.child", name, "--scale", self.scale, "--repeats", str(count), *arguments)
+
+
+def train_rows(plan: Plan) -> Iterator[Row]:
+    """Step time, throughput and memory of training on each batch, activations kept or recomputed."""
+    for batch, repeats in (("1x256", 5), ("4x512", 3)):
+        options = ("--batch", batch)
+        ways = {"": plan.measure("train", *options, repeats=repeats)}
+        released = plan.measure("train", *options, "--as-released", repeats=repeats)
+        ways[", recompute"] = plan.measure("train", *options, "--recompute", repeats=repeats)
+        for way, ours in ways.items():
+            name = f"train {BATCHES[batch]}{way}"
+            yield Row(f"{name}: step", ours.figures["step_s"], "s", released.figures["step_s"])
+            speeds = ours.figures["tokens_per_s"], released.figures["tokens_per_s"]
+            yield Row(f"{name}: throughput", speeds[0], "tokens/s", speeds[1], smaller_is_better=False)
+            yield from _memory_rows(name, ours, released)
+
+
+def merge_rows(plan: Plan) -> Iterator[Row]:
+    """Time and memory of merging, and the ratio of memory to the model file."""
+    with tempfile.TemporaryDirectory(prefix="fish-bench-") as folder:
+        base = Path(folder) / "base"
+        plan.measure("write-model", "--folder", base)
+        ours = run(
+            "fish_speech.merge_lora",
+            *("--base-weight", base, "--lora-weight", base / "adapter.ckpt", "--output", Path(folder) / "merged"),
+        )
+        released = plan.measure("merge-as-released", "--folder", base, "--output", Path(folder) / "released")
+        size = (base / "model.pth").stat().st_size
+    yield Row("merge: whole command", ours.seconds, "s", released.seconds)
+    yield from _memory_rows("merge", ours, released)
+    yield Row(
+        f"merge: peak RSS / model file of {size / 1e9:.2f} GB (at most 1.3)",
+        ours.peak_rss / size,
+        "x file",
+        released.peak_rss / size,
+    )
+    if ours.peak_anonymous and released.peak_anonymous:
+        yield Row(
+            "merge: peak anonymous / model file",
+            ours.peak_anonymous / size,
+            "x file",
+            released.peak_anonymous / size,
+        )
+
+
+def codec_rows(plan: Plan) -> Iterator[Row]:
+    """Speed of encoding and decoding against real time."""
+    for name, what in (("encode", "codec: extraction, 6 clips of 5-10 s"), ("decode", "codec: decoding 10 s")):
+        found = plan.measure(name, repeats=5)
+        figures = found.figures
+        yield Row(what, figures["speed"], "x real", figures["released_speed"], smaller_is_better=False)
+        yield Row(f"{what}, peak RSS", found.peak_rss / 1e9, "GB")
+
+
+def generate_rows(plan: Plan) -> Iterator[Row]:
+    """Speed of generation."""
+    found = plan.measure("generate", repeats=3)
+    figures = found.figures
+    released = figures["released_frames_per_s"]
+    ways = (("", "all tokens, as released"), ("speech_only_", "speech tokens only, as cli_tts"))
+    for name, what in ways:
+        rate = figures[f"{name}frames_per_s"]
+        title = f"generate, {what}"
+        yield Row(title, rate, "frames/s", released, smaller_is_better=False)
+        yield Row(f"{title}: sound", rate / FRAME_RATE, "x real", released / FRAME_RATE, smaller_is_better=False)
+        yield Row(f"{title}: first frame", figures[f"{name}first_s"], "s", figures["released_first_s"])
+
+
+def _memory_rows(name: str, ours: Finished, released: Finished) -> Iterator[Row]:
+    yield Row(f"{name}: peak RSS", ours.peak_rss / 1e9, "GB", released.peak_rss / 1e9)
+    if ours.peak_anonymous and released.peak_anonymous:
+        yield Row(f"{name}: peak anonymous", ours.peak_anonymous / 1e9, "GB", released.peak_anonymous / 1e9)
+
+
+PARTS: dict[str, Callable[[Plan], Iterator[Row]]] = {
+    "train": train_rows,
+    "merge": merge_rows,
+    "codec": codec_rows,
+    "generate": generate_rows,
+}
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on, and how busy it was before."""
+    threads = os.environ.get("OMP_NUM_THREADS", psutil.cpu_count(logical=False))
+    return {
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": int(threads or 1),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "load": round(psutil.getloadavg()[0], 2),
+        "torch": version("torch"),
+        "python": platform.python_version(),
+        "system": platform.platform(terse=True),
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def parts_named(text: str) -> list[str]:
+    """Split a comma-separated list of parts."""
+    names = [name.strip() for name in text.split(",")]
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; choose from {', '.join(PARTS)}")
+    return names
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print the table, and write it as JSON if asked."""
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", type=parts_named, default=list(PARTS), help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--quick", action="store_true", help="one repeat of each measurement instead of three or five")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument(
+        "--scale", choices=["full", "tiny"], default="full", help="tiny tests the benchmarks themselves"
+    )
+    given = parser.parse_args(argv)
+    about = machine()
+    print(
+        f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads, {about['memory_gb']} GB, "
+        f"load {about['load']} before; torch {about['torch']}, Python {about['python']}, {about['system']}"
+    )
+    print(f"random weights, scale {given.scale}\n")
+    print(f"{'':<58}{'here':>12} {'':<9}{'baseline':>12}{'gain':>9}")
+    plan, rows = Plan(given.scale, given.quick), []
+    for part in given.only:
+        for row in PARTS[part](plan):
+            rows.append(row)
+            print(row, flush=True)
+    print(f"\n{NOTES}")
+    if given.json:
+        values = [{**asdict(row), "gain": row.gain} for row in rows]
+        given.json.write_text(json.dumps({"machine": about, "scale": given.scale, "rows": values}, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
