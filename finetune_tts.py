@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     import argparse
 
 log = logging.getLogger("fish_speech.finetune_tts")
+_TRAINING_FLAGS = (
+    "--max-steps", "--max-epochs", "--batch-size", "--gradient-accumulation-steps", "--max-length", "--learning-rate",
+    "--warmup-steps", "--lora-config", "--save-every-n-steps", "--log-every-n-steps", "--precision", "--seed",
+    "--resume-latest", "--resume-from-checkpoint", "--checkpoint-path",
+)  # fmt: skip
+_EXTRACTION_FLAGS = ("--batch-size-extract", "--num-workers-extract", "--device-extract")
 _STEPS = ("prepare_data", "extract_tokens", "build_dataset", "train", "merge_weights")
 
 
@@ -116,17 +122,17 @@ def check(options: argparse.Namespace) -> None:
         )
     trains = options.train or options.full_pipeline
     merges = options.merge_weights or options.full_pipeline
-    useless = {
-        "--resume-latest": options.resume_latest and not trains,
-        "--resume-from-checkpoint": options.resume_from_checkpoint and not trains,
-        "--checkpoint-path": options.checkpoint_path and not trains,
-        "--max-steps": options.max_steps and not trains,
-        "--max-epochs": options.max_epochs and not trains,
-        "--checkpoint-step": options.checkpoint_step and not merges,
-        "--keep-going": options.keep_going and not trains,
-    }
-    for flag, has_no_effect in useless.items():
-        if has_no_effect:
+    extracts = options.extract_tokens or options.full_pipeline
+    given = {word.split("=")[0] for word in sys.argv[1:] if word.startswith("--")}
+    for names, has_effect in (
+        (_TRAINING_FLAGS, trains),
+        (_EXTRACTION_FLAGS, extracts),
+        (("--device", "--force-mps"), trains or extracts),
+        (("--checkpoint-step",), merges),
+        (("--keep-going",), trains),
+    ):
+        if not has_effect and given & set(names):
+            flag = sorted(given & set(names))[0]
             raise UserError(f"{flag} has no effect here", "no step of this command uses it", "leave it out")
     known = [*sorted(path.stem for path in (ROOT / "configs" / "lora").glob("*.yaml")), "none"]
     if options.lora_config not in known:

@@ -355,6 +355,8 @@ def test_a_project_that_is_no_folder_name_is_refused(finished, project):
         ("--max-epochs", 2),
         ("--checkpoint-step", 4),
         ("--keep-going",),
+        ("--learning-rate", "1e-5"),
+        ("--precision", "fp32"),
     ],
     ids=lambda flag: flag[0],
 )
