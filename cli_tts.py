@@ -116,9 +116,12 @@ def read_text(options: argparse.Namespace) -> str:
             return options.text
         if sys.stdin is None or sys.stdin.isatty():
             raise UserError("no text is given", "there is nothing to say", 'python cli_tts.py "Hello there."')
-        return sys.stdin.buffer.read(_MAX_TEXT_BYTES).decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"there is no text file {options.text_file}", "it does not exist", "check the path") from error
+        data = sys.stdin.buffer.read(_MAX_TEXT_BYTES + 1)
+        if len(data) > _MAX_TEXT_BYTES:
+            raise UserError("the text on stdin is too long", "texts may have 1 MB", "split it")
+        return data.decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"cannot read the text file {options.text_file}", str(error), "check the path") from error
     except UnicodeDecodeError as error:
         raise UserError("the text is not UTF-8", str(error), "save it as UTF-8") from error
 

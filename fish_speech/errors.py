@@ -57,6 +57,10 @@ def run(main: Callable[[], int | None]) -> None:
         with contextlib.suppress(OSError, ValueError):  # what is left in the buffer goes nowhere
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = FAILED
+    except PermissionError as error:
+        what, fix = f"no permission for {error.filename}", "choose another folder, or change its owner or mode"
+        print(UserError(what, str(error.strerror), fix), file=sys.stderr)
+        code = WRONG_REQUEST
     except OSError as error:
         full = disk_full(error)
         if full is None:

@@ -129,3 +129,13 @@ def test_a_user_error_survives_the_way_back_from_a_worker_process(through):
 def test_disk_full_knows_other_errors_apart():
     assert errors.disk_full(OSError(errno.EACCES, "Permission denied")) is None
     assert isinstance(errors.disk_full(OSError(errno.ENOSPC, "No space left on device")), UserError)
+
+
+def test_a_forbidden_file_is_the_users_matter(capsys):
+    def forbidden():
+        raise PermissionError(13, "Permission denied", "/somewhere/x.wav")
+
+    with pytest.raises(SystemExit) as ended:
+        errors.run(forbidden)
+    assert ended.value.code == 2
+    assert "no permission for /somewhere/x.wav" in capsys.readouterr().err
