@@ -324,3 +324,35 @@ def test_a_merged_voice_is_a_base_to_go_on_from(again):
     run("finetune_tts.py", "--project", "voice_v2", *VOICE[2:], *arguments, cwd=again)
     voice = json.loads((again / "checkpoints/voice_v2-merged/voice.json").read_text(encoding="utf-8"))
     assert voice["base_sha256"] == hashlib.sha256((again / MERGED / "model.pth").read_bytes()).hexdigest()
+
+
+@pytest.mark.slow
+def test_a_run_that_trains_all_weights_resumes_exactly_and_becomes_a_voice(again):
+    def train(project: str, steps: int) -> dict:
+        arguments = ("--train", "--lora-config", "none", "--max-steps", steps, *TRAINING)
+        run("finetune_tts.py", "--project", project, *VOICE[2:], *arguments, cwd=again)
+        return read_state_dict(again / f"results/{project}/checkpoints/step_{steps:09d}.ckpt")
+
+    whole = train("whole", 4)
+    train("halves", 2)
+    resumed = train("halves", 4)
+    assert whole.keys() == resumed.keys() and all(torch.equal(whole[name], resumed[name]) for name in whole)
+    run("finetune_tts.py", "--project", "whole", "--merge-weights", cwd=again)
+    merged = read_state_dict(again / "checkpoints/whole-merged/model.pth")
+    assert merged.keys() == whole.keys() and all(torch.equal(merged[name], whole[name]) for name in whole)
+    checkpoint = again / "results/whole/checkpoints/step_000000004.ckpt"
+    run("cli_tts.py", "Hi.", "--model-path", "checkpoints/whole-merged", "-o", "merged.wav", cwd=again)
+    run("cli_tts.py", "Hi.", "--checkpoint", checkpoint, "-o", "direct.wav", cwd=again)
+    assert (again / "merged.wav").read_bytes() == (again / "direct.wav").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_bf16_run_keeps_its_adapters_in_float32(again):
+    from fish_speech.device import probe_hardware
+
+    if not probe_hardware().cpu_bf16:
+        pytest.skip("this CPU has no bfloat16 arithmetic")
+    arguments = ("--train", "--merge-weights", "--precision", "bf16", "--max-steps", 2, *TRAINING)
+    run("finetune_tts.py", "--project", "half", *VOICE[2:], *arguments, cwd=again)
+    adapters = read_state_dict(again / "results/half/checkpoints/step_000000002.ckpt")
+    assert {tensor.dtype for tensor in adapters.values()} == {torch.float32}
