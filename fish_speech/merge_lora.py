@@ -8,6 +8,7 @@ compared with those of base + adapter.
 from __future__ import annotations
 
 import datetime
+import json
 import logging
 import shutil
 import sys
@@ -21,7 +22,7 @@ from .errors import UserError
 from .errors import run as run_main
 from .files import atomic_path, remove_leftovers, write_json, write_text
 from .log import peak_memory_gb, setup
-from .versions import CONFIG_FILE, VERSIONS, VOICE_FILE, WEIGHTS_FILE
+from .versions import CONFIG_FILE, TOKENIZER_FILE, VERSIONS, VOICE_FILE, WEIGHTS_FILE
 
 if TYPE_CHECKING:
     import torch
@@ -80,9 +81,18 @@ def choose_lora(name: str | None, path: Path) -> LoraConfig | None:
 
 
 def merge(
-    base: Path, adapter: Path, output: Path, lora_name: str | None = None, codec: Path | None = None
+    base: Path,
+    adapter: Path,
+    output: Path,
+    lora_name: str | None = None,
+    codec: Path | None = None,
+    force: bool = False,
 ) -> dict[str, Any]:
-    """Write the merged model folder to `output` and return what `voice.json` says. Raises UserError for what does not fit."""
+    """Write the merged model folder to `output` and return what `voice.json` says.
+
+    A folder that is whole and made from the same files is left as it is unless `force`. Raises UserError for what does
+    not fit.
+    """
     from .checkpoint import newest_of, read_file, save_state_dict, sha256
     from .models import load_adapter, load_dual_ar, read_config
     from .models.loading import weights_path
@@ -92,14 +102,20 @@ def merge(
         raise UserError(f"--output {output} is the base", "the base would be overwritten", "choose another folder")
     adapter = newest_of(adapter)
     lora = choose_lora(lora_name, adapter)
+    done = made_before(base, adapter, output, codec)
+    if done is not None and not force:
+        log.info("%s is this merge already; --force makes it again", output)
+        return done
     dtype = stored_dtype(weights_path(base))
     model = load_dual_ar(base, dtype=dtype, lora=lora, weights=None if lora else adapter)
     content = load_adapter(model, adapter) if lora else read_file(adapter)
     step = content.get("global_step")
-    info = content.get("fish_speech", {})
+    info = content.get("fish_speech")
+    info = info if isinstance(info, Mapping) else {}
     base_hash = sha256(weights_path(base))
-    trained_on = info.get("settings", {}).get("base weights")
-    if trained_on not in (None, "new") and not base_hash.startswith(trained_on):
+    settings = info.get("settings")
+    trained_on = settings.get("base weights") if isinstance(settings, Mapping) else None
+    if isinstance(trained_on, str) and trained_on != "new" and not base_hash.startswith(trained_on):
         raise UserError(
             f"{adapter} was not trained on {base}",
             f"it was trained on weights with the hash {trained_on}..., these have {base_hash[:16]}...",
@@ -129,6 +145,7 @@ def merge(
         "codec": codec.name if codec else None,
         "lora": None if lora is None else {"r": lora.r, "lora_alpha": lora.lora_alpha},
         "checkpoint": str(adapter),
+        "checkpoint_sha256": sha256(adapter),
         "step": step,
         "project": info.get("project"),
         "data": info.get("data"),
@@ -136,6 +153,27 @@ def merge(
     }
     write_json(output / VOICE_FILE, voice)
     return voice
+
+
+def made_before(base: Path, adapter: Path, output: Path, codec: Path | None) -> dict[str, Any] | None:
+    """What `voice.json` in `output` says, if the folder is whole and was made from just these files."""
+    from .checkpoint import sha256
+    from .models.loading import weights_path
+
+    files = [output / name for name in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE)]
+    copies = [(source, output / source.name) for source in (codec, codec and codec.with_suffix(".yaml")) if source]
+    try:
+        voice = json.loads((output / VOICE_FILE).read_text(encoding="utf-8"))
+        hashes = {
+            "base_sha256": weights_path(base),
+            "checkpoint_sha256": adapter,
+            "model_sha256": output / WEIGHTS_FILE,
+        }
+        same = all(voice[name] == sha256(path) for name, path in hashes.items())
+        same &= all(sha256(source) == sha256(copy) for source, copy in copies if source.is_file())
+        return voice if same and all(path.is_file() for path in files) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def merge_checked(model: DualAR, dtype: torch.dtype) -> None:
@@ -230,12 +268,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write the merged model to")
     parser.add_argument("--codec", type=Path, help="codec weights to copy along (default: the base folder's)")
+    parser.add_argument("--force", action="store_true", help="merge again even if nothing has changed")
     add_model_version(parser)
     arguments = parser.parse_args(argv)
     setup()
     base = arguments.base_weight or VERSIONS[arguments.model_version].folder
     codec = find_codec(base, arguments.model_version, arguments.codec)
-    voice = merge(base, arguments.lora_weight, arguments.output, arguments.lora_config, codec)
+    voice = merge(base, arguments.lora_weight, arguments.output, arguments.lora_config, codec, arguments.force)
     log.info("peak memory %.2f GB", peak_memory_gb())
     sys.stdout.write(f"merged step {voice['step']} into {arguments.output}\n")
     return 0

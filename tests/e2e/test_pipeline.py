@@ -191,12 +191,17 @@ def test_merge_weights_needs_only_the_project(again):
 
 @pytest.mark.slow
 def test_the_full_pipeline_again_does_no_step_twice(again):
-    kept = {name: data for name, data in contents(again).items() if name.endswith((".npy", ".protos", ".ckpt"))}
+    kept = {
+        name: data
+        for name, data in contents(again).items()
+        if name.endswith((".npy", ".protos", ".ckpt", ".pth", "voice.json"))
+    }
     times = {name: (again / name).stat().st_mtime_ns for name in kept}
     result = run("finetune_tts.py", *VOICE, "--full-pipeline", "--max-steps", 4, *TRAINING, cwd=again)
     assert "0 encoded" in result.stdout and "4 done before" in result.stdout
     assert "nothing has changed since these shards were packed" in result.stderr
     assert "has reached step 4" in result.stderr and "step 1/4" not in result.stderr
+    assert "is this merge already" in result.stderr
     assert {name: (again / name).stat().st_mtime_ns for name in kept} == times
 
 
