@@ -152,7 +152,7 @@ def test_merging_on_a_full_disk_leaves_the_old_voice_able_to_speak(again, tiny_d
     tiny_disk.take(again / MERGED)
     before = contents(again / MERGED)
     tiny_disk.fill(leave=500_000)  # a quarter of a model
-    arguments = ("--base-weight", BASE, "--lora-weight", CHECKPOINT, "--output", MERGED)
+    arguments = ("--base-weight", BASE, "--lora-weight", CHECKPOINT, "--output", MERGED, "--force")
     refuse_full("merge_lora", *arguments, cwd=again)
     whole(again / MERGED, before)
     tiny_disk.free()
