@@ -157,16 +157,15 @@ def codec_path(options: argparse.Namespace, folder: Path) -> Path:
     if options.codec:
         return options.codec
     version = VERSIONS[options.model_version]
-    names = [version.codec_file]
     try:
         named = json.loads((folder / VOICE_FILE).read_text(encoding="utf-8")).get("codec")
-        if isinstance(named, str) and Path(named).name == named:
-            names.insert(0, named)
+        if isinstance(named, str) and Path(named).name == named and (folder / named).is_file():
+            return folder / named
     except (OSError, ValueError, AttributeError):
         pass
-    for place in (*(folder / name for name in names), version.folder / version.codec_file):
-        if place.is_file():
-            return place
+    found = version.codec_in(folder)
+    if found is not None:
+        return found
     raise UserError(
         f"{folder} has no codec", f"expected {version.codec_file} there or in {version.folder}", "add --codec FILE"
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fish_speech import arguments as flags
+from fish_speech import configs
 from fish_speech.checkpoint import CheckpointFile, checkpoint_dir, list_checkpoints
 from fish_speech.device import DEVICES
 from fish_speech.errors import UserError, run
@@ -134,7 +135,7 @@ def check(options: argparse.Namespace) -> None:
         if not has_effect and given & set(names):
             flag = sorted(given & set(names))[0]
             raise UserError(f"{flag} has no effect here", "no step of this command uses it", "leave it out")
-    known = [*sorted(path.stem for path in (ROOT / "configs" / "lora").glob("*.yaml")), "none"]
+    known = [*configs.names("lora"), "none"]
     if options.lora_config not in known:
         raise UserError(
             f"unknown LoRA config {options.lora_config!r}", f"known: {', '.join(known)}", "choose one of these"
@@ -195,9 +196,9 @@ def base_folder(options: argparse.Namespace) -> Path:
 def codec_file(options: argparse.Namespace, base: Path) -> Path:
     """The codec weights in the base folder, or in the version's own."""
     version = VERSIONS[options.model_version]
-    for folder in (base, version.folder):
-        if (folder / version.codec_file).is_file():
-            return folder / version.codec_file
+    found = version.codec_in(base)
+    if found is not None:
+        return found
     raise UserError(
         f"there is no codec {version.codec_file} in {base}", f"{version.folder} has none either", "copy it there"
     )
@@ -299,11 +300,7 @@ def record_of(path: Path) -> dict:
 
 def newest_fitting(options: argparse.Namespace, data: Path) -> CheckpointFile:
     """The newest checkpoint of any project with the same data folder and LoRA shape; raise UserError with what there is."""
-    import yaml
-
-    lora = None
-    if options.lora_config != "none":
-        lora = yaml.safe_load((ROOT / "configs" / "lora" / f"{options.lora_config}.yaml").read_text(encoding="utf-8"))
+    lora = None if options.lora_config == "none" else configs.read_lora(options.lora_config)
     found = [c for folder in Path("results").glob("*/checkpoints") for c in list_checkpoints(folder)]
     for checkpoint in sorted(found, key=lambda c: (c.modified, c.step), reverse=True):
         record = record_of(checkpoint.path)

@@ -120,7 +120,7 @@ def merge(scale: Scale, base: Path, output: Path) -> None:
     model = DualAR(DualARConfig.from_mapping(scale.model), scale.semantic_begin_id)
     install_lora(model, LORA)
     stored = torch.load(base / WEIGHTS_FILE, map_location="cpu", weights_only=True, mmap=True)
-    model.load_state_dict(stored, strict=False, assign=True)
+    model.load_state_dict(stored, strict=False, assign=True)  # as released: adapters are not in the base file
     union = {name: tensor for name, tensor in model.state_dict().items() if not is_lora_name(name)}
     adapter = torch.load(base / "adapter.ckpt", map_location="cpu", weights_only=True)["state_dict"]
     union |= {name.removeprefix("model."): tensor for name, tensor in adapter.items()}

@@ -26,8 +26,8 @@ from .audio import AUDIO_SUFFIXES, MAX_CLIP_S, AudioError, duration_s, find_audi
 from .checkpoint import sha256
 from .device import allow_mps_fallback, choose_device
 from .errors import DONE, FAILED, UserError
-from .prepare.workers import WorkerLost, run_tasks
 from .versions import DEFAULT_VERSION, VERSIONS
+from .workers import WorkerLost, run_tasks
 
 if TYPE_CHECKING:
     import numpy as np

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .arguments import add_model_version, make_parser
+from .configs import read_lora
 from .errors import UserError
 from .errors import run as run_main
 from .files import atomic_path, remove_leftovers, write_json, write_text
@@ -30,22 +31,6 @@ if TYPE_CHECKING:
     from .models import DualAR, LoraConfig
 
 log = logging.getLogger("fish_speech.merge_lora")  # not __name__: that is __main__ when the stage runs
-
-
-def lora_config_named(name: str) -> LoraConfig:
-    """Read configs/lora/NAME.yaml; raise UserError listing what there is."""
-    import yaml
-
-    from .models import LoraConfig
-    from .models.loading import CONFIGS
-
-    path = CONFIGS / "lora" / f"{name}.yaml"
-    known = sorted(file.stem for file in path.parent.glob("*.yaml"))
-    if name not in known:
-        raise UserError(f"unknown LoRA config {name!r}", f"known: {', '.join(known)}", "choose one of these")
-    config = LoraConfig.of(yaml.safe_load(path.read_text(encoding="utf-8")))
-    assert config is not None
-    return config
 
 
 def choose_lora(name: str | None, path: Path) -> LoraConfig | None:
@@ -67,10 +52,10 @@ def choose_lora(name: str | None, path: Path) -> LoraConfig | None:
             raise UserError(
                 f"{path} does not say its lora_alpha", "another tool made it", "add --lora-config, as used in training"
             )
-        return lora_config_named(name)
+        return LoraConfig(**read_lora(name))
     own = LoraConfig(**stored)
     if name is not None:
-        given = lora_config_named(name)
+        given = LoraConfig(**read_lora(name))
         if (given.r, given.lora_alpha) != (own.r, own.lora_alpha):
             raise UserError(
                 f"--lora-config {name} is not what {path} was trained with",

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import configs
 from .arguments import make_parser
+from .configs import CONFIGS
 from .device import allow_mps_fallback, choose_device
 from .errors import UserError
 from .errors import run as run_main
@@ -18,8 +20,6 @@ from .log import setup
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-
-CONFIGS = Path(__file__).parents[1] / "configs"
 
 
 def compose_config(name: str, overrides: list[str], folder: Path = CONFIGS) -> DictConfig:
@@ -30,7 +30,7 @@ def compose_config(name: str, overrides: list[str], folder: Path = CONFIGS) -> D
     from omegaconf.errors import OmegaConfBaseException
 
     def known(group: str) -> str:
-        return ", ".join(sorted(path.stem for path in (folder / group).glob("*.yaml")))
+        return ", ".join(configs.names(group, folder))
 
     try:
         with initialize_config_dir(str(folder.resolve()), version_base="1.3"):

@@ -29,6 +29,11 @@ class ModelVersion:
         """Every file a run needs; special_tokens.json is written by us and never read."""
         return (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, self.codec_file)
 
+    def codec_in(self, *folders: Path) -> Path | None:
+        """The codec weights in the first of `folders` that has them, else in the version's own folder, else None."""
+        places = (folder / self.codec_file for folder in (*folders, self.folder))
+        return next((path for path in places if path.is_file()), None)
+
 
 VERSIONS: dict[str, ModelVersion] = {
     "1.5": ModelVersion(

@@ -37,6 +37,37 @@ def golden():
 
 
 @pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    """Where the golden answers lie."""
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    """The golden synthetic tokenizer."""
+    from fish_speech.text import Tokenizer
+
+    return Tokenizer(GOLDEN / "tokenizer" / "tokenizer.tiktoken")
+
+
+def write_clips(folder: Path, speakers: dict[str, int], codebooks: int = 3) -> Path:
+    """Write clips of `codebooks` x (3 + number % 7) codes with transcripts into folder/speaker."""
+    for speaker, count in speakers.items():
+        (folder / speaker).mkdir(parents=True)
+        for number in range(count):
+            codes = (np.arange(codebooks * (3 + number % 7)) * 31 + number).reshape(codebooks, -1) % 1000
+            np.save(folder / speaker / f"{number:04d}.npy", codes.astype(np.int32))
+            (folder / speaker / f"{number:04d}.lab").write_text(f"{speaker} says {number}.\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_clips():
+    """`write_clips`, for tests that take it as a fixture."""
+    return write_clips
+
+
+@pytest.fixture(scope="session")
 def fill():
     """Fill a module's weights by the golden rule, in place."""
 

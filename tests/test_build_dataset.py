@@ -17,6 +17,8 @@ from fish_speech.datasets.protos import read_records
 from fish_speech.datasets.shards import find_shards
 from fish_speech.errors import UserError
 
+from .conftest import write_clips
+
 GOLDEN = Path(__file__).parent / "golden" / "fish-1.5" / "protobuf"
 ROOT = Path(__file__).parents[1]
 
@@ -24,16 +26,6 @@ ROOT = Path(__file__).parents[1]
 def run(*arguments):
     command = [sys.executable, "-m", "fish_speech.build_dataset", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=ROOT)
-
-
-def make_clips(folder, speakers, codebooks=3):
-    for speaker, count in speakers.items():
-        (folder / speaker).mkdir(parents=True)
-        for number in range(count):
-            codes = (np.arange(codebooks * (3 + number % 7)) * 31 + number).reshape(codebooks, -1) % 1000
-            np.save(folder / speaker / f"{number:04d}.npy", codes.astype(np.int32))
-            (folder / speaker / f"{number:04d}.lab").write_text(f"{speaker} says {number}.\n", encoding="utf-8")
-    return folder
 
 
 def shard_bytes(folder):
@@ -48,7 +40,7 @@ def test_the_golden_input_gives_the_golden_shard(tmp_path):
 
 
 def test_processes_change_no_byte_and_records_stay_small(tmp_path, monkeypatch):
-    data = make_clips(tmp_path / "data", {"anna": 90, "bob": 60})
+    data = write_clips(tmp_path / "data", {"anna": 90, "bob": 60})
     monkeypatch.setattr("fish_speech.build_dataset.LARGEST_RECORD", 1000)
     one = build(data, tmp_path / "one", shard_size=0.004)
     two = build(data, tmp_path / "two", shard_size=0.004, num_workers=2)
@@ -61,7 +53,7 @@ def test_processes_change_no_byte_and_records_stay_small(tmp_path, monkeypatch):
 
 
 def test_a_second_run_does_nothing_until_the_input_changes(tmp_path):
-    data = make_clips(tmp_path / "data", {"anna": 3})
+    data = write_clips(tmp_path / "data", {"anna": 3})
     out = tmp_path / "out"
     assert not is_current(data, out)
     build(data, out)
@@ -78,7 +70,7 @@ def test_a_second_run_does_nothing_until_the_input_changes(tmp_path):
 
 @pytest.mark.parametrize("harm", ["tear", "alter", "remove", "add", "no index", "bad index", "odd index"])
 def test_a_harmed_output_is_not_current_and_is_made_again(tmp_path, harm):
-    data, out = make_clips(tmp_path / "data", {"anna": 3}), tmp_path / "out"
+    data, out = write_clips(tmp_path / "data", {"anna": 3}), tmp_path / "out"
     build(data, out)
     whole = shard_bytes(out)
     shard, index = out / "00000000.protos", out / "index.json"
@@ -103,7 +95,7 @@ def test_a_harmed_output_is_not_current_and_is_made_again(tmp_path, harm):
 
 
 def test_training_refuses_a_set_whose_replacement_was_cut_short(tmp_path):
-    data, out = make_clips(tmp_path / "data", {"anna": 3}), tmp_path / "out"
+    data, out = write_clips(tmp_path / "data", {"anna": 3}), tmp_path / "out"
     build(data, out)
     (out / "index.json").write_text('{"state": "changing"}', encoding="utf-8")
     with pytest.raises(UserError, match="stopped while the shards were being replaced"):
@@ -111,14 +103,14 @@ def test_training_refuses_a_set_whose_replacement_was_cut_short(tmp_path):
 
 
 def test_shards_of_a_larger_old_set_go_away(tmp_path):
-    data, out = make_clips(tmp_path / "data", {"anna": 2, "bob": 2}), tmp_path / "out"
+    data, out = write_clips(tmp_path / "data", {"anna": 2, "bob": 2}), tmp_path / "out"
     assert build(data, out, shard_size=0.00001).shards == 2
     assert build(data, out).shards == 1
     assert [path.name for path in sorted(out.iterdir())] == ["00000000.protos", "index.json"]
 
 
 def test_bad_clips_are_counted_and_named_and_the_rest_is_packed(tmp_path):
-    data = make_clips(tmp_path / "data", {"anna": 9})
+    data = write_clips(tmp_path / "data", {"anna": 9})
     folder = data / "anna"
     (folder / "0000.lab").unlink()
     (folder / "0001.lab").write_text(" \n", encoding="utf-8")
@@ -158,7 +150,7 @@ def test_input_without_a_usable_clip_is_a_wrong_request(tmp_path, prepare, messa
 
 def test_wrong_flags_are_a_wrong_request(tmp_path):
     (tmp_path / "file").touch()
-    make_clips(tmp_path / "data", {"anna": 1})
+    write_clips(tmp_path / "data", {"anna": 1})
     for arguments in (
         ["--output", tmp_path],
         ["--input", tmp_path / "data", "--output", tmp_path / "out", "--shard-size", "0"],
@@ -171,7 +163,7 @@ def test_wrong_flags_are_a_wrong_request(tmp_path):
 
 
 def test_nothing_usable_leaves_the_old_set_alone(tmp_path):
-    data, out = make_clips(tmp_path / "data", {"anna": 2}), tmp_path / "out"
+    data, out = write_clips(tmp_path / "data", {"anna": 2}), tmp_path / "out"
     build(data, out)
     before = shard_bytes(out)
     shutil.rmtree(data / "anna")
@@ -182,10 +174,10 @@ def test_nothing_usable_leaves_the_old_set_alone(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGKILL")
 def test_a_killed_run_leaves_the_old_set_and_the_next_run_equals_an_uninterrupted_one(tmp_path):
-    data, out = make_clips(tmp_path / "data", {"anna": 2}), tmp_path / "out"
+    data, out = write_clips(tmp_path / "data", {"anna": 2}), tmp_path / "out"
     build(data, out)
     old = shard_bytes(out)
-    make_clips(data, {"bob": 400})
+    write_clips(data, {"bob": 400})
     build(data, tmp_path / "uninterrupted", shard_size=0.002)
     command = [sys.executable, "-m", "fish_speech.build_dataset", "--input", data, "--output", out]
     process = subprocess.Popen([*command, "--shard-size", "0.002"], cwd=ROOT, stderr=subprocess.DEVNULL)
@@ -201,10 +193,10 @@ def test_a_killed_run_leaves_the_old_set_and_the_next_run_equals_an_uninterrupte
 
 
 def test_a_crash_at_any_step_of_the_swap_is_seen(tmp_path, monkeypatch):
-    data, out = make_clips(tmp_path / "data", {"anna": 2}), tmp_path / "out"
+    data, out = write_clips(tmp_path / "data", {"anna": 2}), tmp_path / "out"
     build(data, out)
     old = shard_bytes(out)
-    make_clips(data, {"bob": 2, "carl": 2})
+    write_clips(data, {"bob": 2, "carl": 2})
     real_replace = Path.replace
     for survived in range(3):
         steps = iter(range(survived))

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ..checkpoint import sha256
 from ..errors import UserError
 from ..files import TEMPORARY_PREFIX, write_json
 from .protos import SUFFIXES, framed
@@ -113,17 +114,9 @@ def problem_of(folder: Path, index: dict[str, Any] | None, hashes: bool = False)
         path = found[shard["name"]]
         if path.stat().st_size != shard.get("bytes"):
             return f"{path.name} has {path.stat().st_size} bytes instead of {shard.get('bytes')}"
-        if hashes and _sha256(path) != shard.get("sha256"):
+        if hashes and sha256(path) != shard.get("sha256"):
             return f"{path.name} has other content than when it was packed"
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def shards_below(folder: Path) -> list[Path]:

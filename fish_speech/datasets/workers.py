@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import multiprocessing
-import os
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import UserError
+from ..workers import process_pool
 from .protos import record_sentence
 from .sources import Clip, UnusableClip, read_codes, read_texts
 
@@ -72,9 +68,7 @@ def worker_pool(processes: int) -> Iterator[Run]:
     if processes <= 1:
         yield map
         return
-    # spawn everywhere: the same behaviour on every system, and no lock or thread of ours is copied.
-    context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(processes, mp_context=context, initializer=_start_worker)
+    executor = process_pool(processes)
 
     def run(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         rest = iter(items)
@@ -91,16 +85,3 @@ def worker_pool(processes: int) -> Iterator[Run]:
         ) from None
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl+C to the parent, and end when the parent is gone, even if it was killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ..checkpoint import as_float, check_finite, check_names, read_file, read_state_dict, state_dict_of
+from ..configs import CONFIGS, names
 from ..errors import UserError
 from ..text import Tokenizer
 from ..versions import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
@@ -20,7 +21,6 @@ from .firefly import FireflyCodec, FireflyConfig
 from .lora import LoraConfig, install_lora, is_lora_name
 from .shapes import shapes_only
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 DEFAULT_CODEC = "firefly_gan_vq"
 _MAX_CONFIG_BYTES = 1 << 20
 
@@ -165,7 +165,7 @@ def codec_config(name: str | Path) -> dict[str, Any]:
     import yaml
 
     path = Path(name) if str(name).endswith((".yaml", ".yml")) else CONFIGS / "codec" / f"{name}.yaml"
-    known = sorted(file.stem for file in (CONFIGS / "codec").glob("*.yaml"))
+    known = names("codec")
     if not path.is_file() or path.stat().st_size > _MAX_CONFIG_BYTES:
         raise UserError(
             f"unknown codec config {str(name)!r}",

@@ -13,12 +13,12 @@ from pathlib import Path
 from ..errors import DONE, FAILED, UserError
 from ..files import TEMPORARY_PREFIX
 from ..log import progress
+from ..workers import WorkerLost, run_tasks
 from .clips import SAMPLE_RATE, TARGET_LUFS, TRUE_PEAK_DBTP, ClipTask, Row, done_row, make_clip
 from .manifest import MANIFEST, SUMMARY, Journal, Key, key_of, read_manifest, summarize, write_manifest
 from .names import NameBook, one_line, safe_name, text_of
 from .sources import Source, find_sources
 from .transcripts import Transcripts
-from .workers import WorkerLost, run_tasks
 
 log = logging.getLogger(__name__)
 

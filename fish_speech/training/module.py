@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from ..checkpoint import MODEL_PREFIX, check_names
+from ..checkpoint import check_names
 from ..errors import UserError
 from ..models.dual_ar import DualAR
 from ..models.lora import is_lora_name
@@ -123,8 +123,3 @@ def step_seed(seed: int, batch: int, rank: int) -> int:
     """Seed of the randomness in one batch of a run."""
     digest = hashlib.sha256(f"{seed} {batch} {rank}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
-
-
-def strip_prefix(name: str) -> str:
-    """Take the Lightning module's prefix off a parameter name."""
-    return name.removeprefix(MODEL_PREFIX)

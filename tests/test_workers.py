@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fish_speech.prepare.workers import WorkerLost, run_tasks
+from fish_speech.workers import WorkerLost, run_tasks
 
 
 def double(value: int) -> int:
@@ -48,7 +48,7 @@ def test_a_killed_worker_is_told():
 
 SLEEPERS = """
 import os, pathlib, sys, time
-from fish_speech.prepare.workers import run_tasks
+from fish_speech.workers import run_tasks
 
 def sleep(folder):
     pathlib.Path(folder, str(os.getpid())).touch()
@@ -64,7 +64,7 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     script, pids = tmp_path / "sleepers.py", tmp_path / "pids"
     script.write_text(SLEEPERS, encoding="utf-8")
     pids.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
     parent = subprocess.Popen([sys.executable, str(script), str(pids)], env=environment)
     deadline = time.monotonic() + 30
     while len(list(pids.iterdir())) < 2 and time.monotonic() < deadline:

@@ -21,6 +21,11 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
+def process_pool(workers: int) -> ProcessPoolExecutor:
+    """Return a pool of spawned processes that end with this one and leave Ctrl+C to it."""
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
+
+
 class WorkerLost(Exception):
     """A worker process died without a word: killed from outside, most often for want of memory."""
 
@@ -35,7 +40,7 @@ def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], workers
         yield from map(function, tasks)
         return
     remaining = iter(tasks)
-    pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker)
+    pool = process_pool(workers)
     try:
         running: set[Future[Result]] = {pool.submit(function, task) for task in islice(remaining, 2 * workers)}
         while running:
