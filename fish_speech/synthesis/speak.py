@@ -50,6 +50,7 @@ class Speaker:
                 "use the codec that belongs to the model version",
             )
         self.model, self.codec = model, codec
+        self.unfinished = 0  # segments so far that the model did not end by itself
 
     def segments(self, request: SpeechRequest) -> Iterator[np.ndarray]:
         """Yield the waveform of each segment of the text, float32 (samples,)."""
@@ -91,6 +92,7 @@ class Speaker:
                 "the prompt is too long for this model", str(error), "use a shorter reference or --chunk-length"
             ) from error
         if found[-1][0] != self.model.tokenizer.id_of("<|im_end|>"):
+            self.unfinished += 1
             log.warning("the model did not end this segment by itself; it was cut after %d frames", len(found))
         return found
 

@@ -1,0 +1,46 @@
+"""Speaker similarity: the cosine between voice embeddings (GE2E, arXiv:1710.10467, weights in resemblyzer's wheel).
+
+As a guide: clips of one speaker score about 0.9, different speakers of one sex 0.6-0.75.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .extras import require
+from .recognition import resample
+
+
+class SpeakerEncoder:
+    """Turns a clip into a vector that says who speaks. Runs on the CPU; about 0.05 s per second of sound."""
+
+    def __init__(self) -> None:
+        self._resemblyzer = require("resemblyzer", "speaker similarity")
+        self._encoder = self._resemblyzer.VoiceEncoder("cpu", verbose=False)
+
+    def embed(self, samples: np.ndarray, sample_rate: int) -> np.ndarray | None:
+        """Embed mono float (samples,) -> (256,) float32 of length 1; None if it holds no voice.
+
+        Loudness is evened out and long silences are cut first, as in the encoder's training.
+        """
+        samples = resample(samples, sample_rate)
+        if not np.any(samples):
+            return None  # no level to even out
+        voiced = self._resemblyzer.preprocess_wav(samples)
+        if not len(voiced):
+            return None
+        embedding = self._encoder.embed_utterance(voiced)
+        return embedding if np.isfinite(embedding).all() else None
+
+
+def similarity(a: np.ndarray, b: np.ndarray) -> float:
+    """Cosine between two embeddings: 1 for the same direction. Embeddings have no negative parts, so it is 0-1."""
+    return float(np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)))
+
+
+def mean_embedding(embeddings: Sequence[np.ndarray]) -> np.ndarray:
+    """The voice that several clips share, of length 1."""
+    mean = np.mean(embeddings, axis=0)
+    return mean / np.linalg.norm(mean)

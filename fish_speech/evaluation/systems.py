@@ -1,0 +1,201 @@
+"""What is compared: systems, each a list of clips: a checkpoint's speech, recordings, or what a codec leaves of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .. import log
+from ..audio import MAX_CLIP_S, AudioError, find_audio, read_audio, write_wav
+from ..errors import UserError
+from ..prepare.transcripts import Transcripts
+from ..versions import VERSIONS, VOICE_FILE
+
+if TYPE_CHECKING:
+    from ..synthesis import SamplingConfig
+    from ..synthesis.speak import Speaker
+    from ..synthesis.voices import Reference
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["checkpoint", "recordings", "codec"]
+
+
+@dataclass
+class Clip:
+    """One piece of speech, and what is known about it before it is measured."""
+
+    name: str  # unique in its system; also the name of its WAV file
+    text: str | None  # what should be said; None: unknown
+    sound: Path | None  # what is measured; None: the model said nothing
+    source: Path | None = None  # of a codec's clip: the recording that went in
+    known: dict[str, Any] = field(default_factory=dict)
+    failure: str | None = None  # why it cannot be measured
+
+
+@dataclass
+class System:
+    """Something that speaks, and its clips."""
+
+    name: str
+    kind: Kind
+    source: Path
+    clips: list[Clip]
+
+
+def read_recordings(name: str, folder: Path, limit: int | None = None) -> System:
+    """List the audio files below `folder`, in order of their paths, with the transcripts beside them."""
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no folder {folder}", f"the recordings of {name!r} are read from it", "check the path"
+        )
+    try:
+        paths = find_audio(folder)
+    except AudioError as error:
+        raise UserError(f"cannot search {folder}", str(error), "make the folder readable") from None
+    if not paths:
+        raise UserError(f"no audio file in {folder}", f"the recordings of {name!r} are read from it", "check the path")
+    transcripts, clips, names = Transcripts(), [], set()
+    for path in paths[:limit]:
+        label = "_".join(path.relative_to(folder).with_suffix("").parts)
+        label = label if label not in names else f"{label}_{len(names)}"
+        names.add(label)
+        clips.append(Clip(label, transcripts.read(path).text, path))
+    without = sum(clip.text is None for clip in clips)
+    if without:
+        logger.info("%s: %d of %d recordings have no transcript: no error rates for these", name, without, len(clips))
+    return System(name, "recordings", folder, clips)
+
+
+def copy_sound(system: System, folder: Path) -> None:
+    """Write the system's recordings as WAV files into `folder`, for listening; a broken one gets its failure noted."""
+    for clip in log.progress(system.clips, f"copy {system.name}", unit="clip"):
+        assert clip.sound is not None
+        try:
+            waveform, rate = read_audio(clip.sound, max_duration_s=MAX_CLIP_S)
+        except AudioError as error:
+            clip.failure = error.reason
+            logger.warning("failed: %s", error)
+            continue
+        write_wav(folder / f"{clip.name}.wav", waveform, rate)
+
+
+def codec_beside(folder: Path) -> Path:
+    """The codec weights of a model folder: those that voice.json names, else those of a known model version."""
+    try:
+        named = json.loads((folder / VOICE_FILE).read_text(encoding="utf-8")).get("codec")
+        if isinstance(named, str) and Path(named).name == named and (folder / named).is_file():
+            return folder / named
+    except (OSError, ValueError, AttributeError):
+        pass  # a base model's folder has none
+    for places in ((folder,), ()):  # in the folder before a version's own place
+        for version in VERSIONS.values():
+            found = version.codec_in(*places)
+            if found is not None and (not places or found.parent == folder):
+                return found
+    raise UserError(
+        f"{folder} has no codec",
+        f"expected one of these there: {', '.join(version.codec_file for version in VERSIONS.values())}",
+        "copy the codec weights of its model version into the folder",
+    )
+
+
+def load_voice(folder: Path, device: str) -> Speaker:
+    """Load a model folder with its codec as cli_tts does."""
+    from ..synthesis.speak import load_speaker
+
+    if not folder.is_dir():
+        raise UserError(f"there is no model folder {folder}", "it was given as --checkpoint", "check the path")
+    return load_speaker(folder, codec_beside(folder), device=device)
+
+
+def read_prompts(paths: Sequence[Path], speaker: Speaker) -> list[Reference]:
+    """Read reference codes (.npy), each with its words in the .txt beside it."""
+    from ..synthesis.voices import Reference, read_codes
+
+    config, references = speaker.model.config, []
+    for path in paths:
+        codes = read_codes(path, config.num_codebooks, config.codebook_size)
+        words = path.with_suffix(".txt")
+        if not words.is_file():
+            raise UserError(
+                f"there is no {words}",
+                "a reference needs the words spoken in it",
+                "make both with cli_tts.py --create-reference AUDIO OUT.npy --prompt-text TEXT",
+            )
+        references.append(Reference(words.read_text(encoding="utf-8").strip(), codes))
+    return references
+
+
+def speak_texts(
+    name: str,
+    source: Path,
+    speaker: Speaker,
+    texts: Sequence[str],
+    folder: Path,
+    sampling: SamplingConfig,
+    seed: int,
+    references: Sequence[Reference] = (),
+) -> System:
+    """Speak each text into `folder`; note whether the model ended each by itself. Text number n is drawn by seed + n."""
+    import numpy as np
+
+    from ..synthesis.speak import SpeechRequest
+
+    clips = []
+    quiet = logging.getLogger("fish_speech.synthesis.speak")
+    level = quiet.level
+    quiet.setLevel(logging.ERROR)  # the result tells of every sentence what it would warn of
+    try:
+        for number, text in enumerate(log.progress(texts, f"speak {name}", total=len(texts), unit="sentence")):
+            clip = Clip(f"{number + 1:04d}", text, None)
+            before = speaker.unfinished
+            parts = list(speaker.segments(SpeechRequest(text, references, sampling, seed=seed + number)))
+            clip.known["ends_by_itself"] = speaker.unfinished == before
+            if parts:
+                clip.sound = folder / f"{clip.name}.wav"
+                write_wav(clip.sound, np.concatenate(parts), speaker.codec.sample_rate)
+            clips.append(clip)
+    finally:
+        quiet.setLevel(level)
+    return System(name, "checkpoint", source, clips)
+
+
+def reconstruct(name: str, weights: Path, originals: System, folder: Path, device: str) -> System:
+    """Encode and decode the clips of `originals` into `folder`; note the mel distance of each."""
+    import torch
+
+    from ..models import load_codec
+
+    if not weights.is_file():
+        raise UserError(f"there are no codec weights {weights}", f"they were given as --codec {name}", "check the path")
+    codec = load_codec(weights, device=device)
+    clips = []
+    for original in log.progress(originals.clips, f"reconstruct {name}", unit="clip"):
+        assert original.sound is not None
+        clip = Clip(original.name, original.text, None, original.sound)
+        clips.append(clip)
+        try:
+            samples, _ = read_audio(original.sound, codec.sample_rate, max_duration_s=MAX_CLIP_S)
+        except AudioError as error:
+            clip.failure = error.reason
+            continue
+        if len(samples) < max(codec.samples_per_frame, codec.config.spec_transform.win_length):
+            clip.failure = f"too short: {len(samples) / codec.sample_rate:.3f} s"
+            continue
+        waveform = torch.from_numpy(samples).to(codec.device)  # (samples,)
+        decoded = codec.decode(codec.encode_clips([waveform])[0][None])[0, 0, : len(samples)]
+        clip.known["mel_l1"] = mel_distance(codec, waveform[: len(decoded)], decoded)
+        clip.sound = folder / f"{clip.name}.wav"
+        write_wav(clip.sound, decoded.cpu().numpy(), codec.sample_rate)
+    return System(name, "codec", weights, clips)
+
+
+def mel_distance(codec: Any, original: Any, decoded: Any) -> float:
+    """Mean absolute difference of the log-mel spectrograms, as the codec makes them, of two waveforms (samples,)."""
+    a, b = codec.log_mel(original[None]), codec.log_mel(decoded[None])
+    return float((a - b).abs().mean())
