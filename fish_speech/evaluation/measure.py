@@ -22,7 +22,7 @@ from .quality import dnsmos
 from .recognition import choose_asr, transcribe
 from .similarity import SpeakerEncoder, mean_embedding, similarity
 from .summary import summarise
-from .systems import Clip, System, read_recordings
+from .systems import Clip, System, find_recordings
 from .timing import measure_timing, speaking_rate
 
 # Timing and loudness need nothing optional and are always measured.
@@ -34,6 +34,7 @@ MEASURES = {
 MAX_REFERENCES = 200  # recordings of the target speaker that are listened to; the mean does not move beyond
 
 Values = dict[str, Any]
+Key = tuple[Path, str | None]  # a sound and what should be said in it
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,13 @@ class Listening:
     asr: str = "auto"  # pocketsphinx or whisper once `plan_listening` has chosen
     whisper_model: str | None = None
     language: str = "en"
+
+    def without(self, measure: str) -> Listening:
+        """The same, less one measure."""
+        return replace(self, measures=self.measures - {measure})
+
+
+_ONLY_VOICE = Listening(frozenset({"similarity"}))
 
 
 @dataclass(frozen=True)
@@ -89,15 +97,15 @@ def plan_listening(
     return Listening(frozenset(chosen), asr, whisper_model, language), left_out
 
 
-def measure_sound(task: Task) -> tuple[Path, Values | str]:
+def measure_sound(task: Task) -> tuple[Key, Values | str]:
     """Measure one sound; values hold its voice under "embedding". A sound that cannot be read gives the reason."""
-    listening = task.listening
+    listening, key = task.listening, (task.sound, task.text)
     try:
         samples, rate = read_audio(task.sound, max_duration_s=MAX_CLIP_S)
     except AudioError as error:
-        return task.sound, error.reason
+        return key, error.reason
     if not len(samples):
-        return task.sound, "it holds no samples"
+        return key, "it holds no samples"
     timing = measure_timing(samples, rate)
     values: Values = {**asdict(timing), "speech_s": timing.speech_s, "lufs": measure_lufs(samples, rate)}
     if "intelligibility" in listening.measures and task.text is not None:
@@ -108,7 +116,7 @@ def measure_sound(task: Task) -> tuple[Path, Values | str]:
         values["embedding"] = _encoder(task.one_thread).embed(samples, rate)
     if "quality" in listening.measures:
         values["dnsmos"] = dnsmos(samples, rate)
-    return task.sound, values
+    return key, values
 
 
 def compare(text: str, heard: str, language: str) -> Values:
@@ -157,21 +165,25 @@ def evaluate(
     A clip that failed keeps its row, with the reason, and counts in no mean. A clip in which the model said nothing
     counts: all its words are missing.
     """
-    wanted: dict[tuple[Path, str | None], None] = {}
+    sounds: dict[Key, Listening] = {}
     for clip in (clip for system in systems for clip in system.clips):
         if clip.sound is not None and clip.failure is None:
-            wanted[clip.sound, clip.text] = None
-        if clip.source is not None and "similarity" in listening.measures:
-            wanted[clip.source, clip.text] = None
-    found = _measure_all(wanted, listening, workers, "listen")
-    embeddings = {sound: values.get("embedding") for sound, values in found.items() if isinstance(values, dict)}
-    voice = None
+            sounds[clip.sound, clip.text] = listening
+            if clip.source is not None:
+                sounds[clip.source, clip.text] = listening
+    references: list[Path] = []
     if speaker is not None and "similarity" in listening.measures:
-        voice = _target_voice(speaker, embeddings, listening, workers)
+        references = _references(speaker)
+        known = {sound for sound, _ in sounds}
+        sounds |= {(path, None): _ONLY_VOICE for path in references if path not in known}
+    found = _measure_all(sounds, workers)
+    embeddings = {path: v["embedding"] for (path, _), v in found.items() if isinstance(v, dict) and "embedding" in v}
+    heard = {path: embeddings[path] for path in references if embeddings.get(path) is not None}
+    voice = TargetVoice(heard) if references else None
     results = []
     for system in systems:
-        rows = [_row(clip, found, embeddings, voice, listening) for clip in system.clips]
-        head = {"name": system.name, "kind": system.kind, "source": str(system.source)}
+        rows = [_row(clip, found, voice, listening) for clip in system.clips]
+        head = {"name": system.name, "kind": system.kind, "source": str(system.source), **system.record}
         results.append({**head, "summary": summarise(rows), "clips": rows})
     return results
 
@@ -193,37 +205,27 @@ def evaluate_recordings(
     clips = [Clip(Path(path).stem, text, Path(path)) for path, text in items]
     listening, _ = plan_listening(measures, asr, None, language)
     if speaker is None:
-        listening = replace(listening, measures=listening.measures - {"similarity"})
+        listening = listening.without("similarity")
     result = evaluate([System("recordings", "recordings", Path(), clips)], listening, speaker, workers)[0]
     return {**result["summary"], "per_clip": result["clips"]}
 
 
-def _measure_all(
-    wanted: Iterable[tuple[Path, str | None]], listening: Listening, workers: int, what: str
-) -> dict[Path, Values | str]:
-    sounds = list(wanted)
+def _measure_all(sounds: Mapping[Key, Listening], workers: int) -> dict[Key, Values | str]:
     workers = min(workers, len(sounds), os.cpu_count() or 1)
-    tasks = [Task(sound, text, listening, workers > 1) for sound, text in sounds]
-    return dict(log.progress(run_tasks(measure_sound, tasks, workers), what, total=len(tasks), unit="clip"))
+    tasks = [Task(path, text, listening, workers > 1) for (path, text), listening in sounds.items()]
+    return dict(log.progress(run_tasks(measure_sound, tasks, workers), "listen", total=len(tasks), unit="clip"))
 
 
-def _target_voice(
-    folder: Path, known: Mapping[Path, np.ndarray | None], listening: Listening, workers: int
-) -> TargetVoice:
-    recordings = [clip.sound for clip in read_recordings("--speaker", folder).clips if clip.sound is not None]
+def _references(folder: Path) -> list[Path]:
+    """Recordings of the target speaker, at most MAX_REFERENCES of them, spread evenly over the folder."""
+    recordings = find_recordings(folder)
     step = max(1, -(-len(recordings) // MAX_REFERENCES))
-    chosen = recordings[::step]
-    only_voice = replace(listening, measures=frozenset({"similarity"}))
-    new = _measure_all([(path, None) for path in chosen if path not in known], only_voice, workers, "target voice")
-    embeddings = {path: values["embedding"] for path, values in new.items() if isinstance(values, dict)}
-    embeddings |= {path: known[path] for path in chosen if path in known}
-    return TargetVoice({path: e for path, e in sorted(embeddings.items()) if e is not None})
+    return recordings[::step]
 
 
 def _row(
     clip: Clip,
-    found: Mapping[Path, Values | str],
-    embeddings: Mapping[Path, np.ndarray | None],
+    found: Mapping[Key, Values | str],
     voice: TargetVoice | None,
     listening: Listening,
 ) -> Values:
@@ -234,14 +236,19 @@ def _row(
         nothing = {"note": "the model said nothing"}
         compared = clip.text is not None and "intelligibility" in listening.measures
         return row | nothing | (compare(clip.text or "", "", listening.language) if compared else {})
-    values = found[clip.sound]
+    values = found[clip.sound, clip.text]
     if isinstance(values, str):
         return row | {"failure": values}
     row |= {name: value for name, value in values.items() if name != "embedding"}
     embedding = values.get("embedding")
+    if "similarity" in listening.measures:
+        row["voiceless"] = embedding is None
     if embedding is not None and voice is not None:
         row["similarity"] = voice.score(embedding, clip.sound)
-    source = embeddings.get(clip.source) if clip.source is not None else None
-    if embedding is not None and source is not None:
-        row["similarity_to_original"] = similarity(embedding, source)
+    source = found.get((clip.source, clip.text)) if clip.source is not None else None
+    if isinstance(source, dict):
+        if "word_errors" in source:
+            row["original_word_errors"] = source["word_errors"]
+        if embedding is not None and source.get("embedding") is not None:
+            row["similarity_to_original"] = similarity(embedding, source["embedding"])
     return row

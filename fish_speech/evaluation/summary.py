@@ -38,13 +38,15 @@ class Column:
 COLUMNS = (
     Column("wer", "WER", "lower", "word errors heard by the recogniser: all edits / all words", 3),
     Column("cer", "CER", "lower", "character errors: all edits / all characters", 3),
-    Column("similarity", "speaker", "higher", "cosine between clip and mean of the target speaker's recordings", 3),
-    Column("similarity_to_original", "orig. speaker", "higher", "cosine between a codec's output and its original", 3),
-    Column("mel_l1", "mel L1", "lower", "distance of log-mel spectrograms, codec's output to original", 3),
+    Column("wer_added", "WER added", "lower", "WER of a codec's output minus that of its originals", 3),
+    Column("similarity", "similarity", "higher", "cosine to the mean voice of the target speaker's recordings", 3),
+    Column("similarity_to_original", "sim. to original", "higher", "cosine of a codec's output and its original", 3),
+    Column("voiceless", "no voice", "lower", "clips without a voice; they count in no similarity", 0),
+    Column("mel_l1", "mel L1", "lower", "distance of the log-mel spectrograms of a codec's output and its original", 3),
     Column("dnsmos_overall", "MOS", "higher", "DNSMOS overall, 1-5: imitates listeners' marks"),
     Column("dnsmos_signal", "MOS speech", "higher", "DNSMOS of the speech itself, 1-5"),
     Column("dnsmos_background", "MOS backgr.", "higher", "DNSMOS of the background, 1-5: 5 is free of noise"),
-    Column("ends_by_itself", "ends itself", "higher", "share of sentences that the model ended before the limit", 0, True),
+    Column("ends_by_itself", "ends by itself", "higher", "share of sentences that the model ended before the limit", 0, True),
     Column("trailing_silence_s", "tail s", "", "silence at the end, seconds"),
     Column("words_per_s", "words/s", "", "speaking rate: words per second from first to last sound"),
     Column("characters_per_s", "chars/s", "", "speaking rate: letters per second from first to last sound", 1),
@@ -63,6 +65,14 @@ def summarise(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if found:
             length = {f"{counts}_of": total.length}
             summary |= {name: total.rate, f"{name}_95": rate_interval(found), counts: total.edits, **length}
+    originals = [ErrorCounts(**row["original_word_errors"]) for row in good if "original_word_errors" in row]
+    if originals:
+        original = sum(originals, ErrorCounts()).rate
+        added = None if original is None else summary["wer"] - original
+        summary |= {"wer_original": original, "wer_added": added}
+    voiceless = sum(row.get("voiceless", False) for row in good)
+    if voiceless:
+        summary["voiceless"] = voiceless
     for name in _MEANS:
         summary |= _mean(name, [row[name] for row in good if row.get(name) is not None])
     for mark in _MARKS:

@@ -45,21 +45,28 @@ class System:
     kind: Kind
     source: Path
     clips: list[Clip]
+    record: dict[str, str] = field(default_factory=dict)  # what else tells which weights these are
 
 
-def read_recordings(name: str, folder: Path, limit: int | None = None) -> System:
-    """List the audio files below `folder`, in order of their paths, with the transcripts beside them."""
+def find_recordings(folder: Path) -> list[Path]:
+    """List the audio files below `folder`, sorted by their paths; raise UserError if there are none."""
+    fix = "check the path"
     if not folder.is_dir():
-        raise UserError(
-            f"there is no folder {folder}", f"the recordings of {name!r} are read from it", "check the path"
-        )
+        raise UserError(f"there is no folder {folder}", "recordings are read from it", fix)
     try:
         paths = find_audio(folder)
     except AudioError as error:
         raise UserError(f"cannot search {folder}", str(error), "make the folder readable") from None
     if not paths:
-        raise UserError(f"no audio file in {folder}", f"the recordings of {name!r} are read from it", "check the path")
-    transcripts, clips, names = Transcripts(), [], set()
+        raise UserError(f"no audio file in {folder}", "recordings are read from it", fix)
+    return paths
+
+
+def read_recordings(name: str, folder: Path, limit: int | None = None) -> System:
+    """Take the recordings below `folder`, in order of their paths, with the transcripts beside them."""
+    paths = find_recordings(folder)
+    transcripts, clips = Transcripts(), []
+    names: set[str] = set()
     for path in paths[:limit]:
         label = "_".join(path.relative_to(folder).with_suffix("").parts)
         label = label if label not in names else f"{label}_{len(names)}"
@@ -111,6 +118,14 @@ def load_voice(folder: Path, device: str) -> Speaker:
     if not folder.is_dir():
         raise UserError(f"there is no model folder {folder}", "it was given as --checkpoint", "check the path")
     return load_speaker(folder, codec_beside(folder), device=device)
+
+
+def model_hash(folder: Path) -> str:
+    """SHA-256 of the model's weights."""
+    from ..checkpoint import sha256
+    from ..models.loading import weights_path
+
+    return sha256(weights_path(folder))
 
 
 def read_prompts(paths: Sequence[Path], speaker: Speaker) -> list[Reference]:
