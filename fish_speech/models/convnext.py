@@ -27,7 +27,10 @@ class EncoderConfig:
 
 
 class CausalConv1d(nn.Module):
-    """Convolution that sees the past only; (batch, in, frames) -> (batch, out, ceil(frames / stride))."""
+    """Convolution that sees the past only; (batch, in, frames) -> (batch, out, ceil(frames / stride)).
+
+    Also takes and gives (batch, channels, 1, frames): the same sums by the two-dimensional kernels, see `as_image`.
+    """
 
     def __init__(self, dim: int, out: int, kernel: int, stride: int = 1, dilation: int = 1, groups: int = 1):
         super().__init__()
@@ -35,18 +38,36 @@ class CausalConv1d(nn.Module):
         self.left = (kernel - 1) * dilation + 1 - stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.pad(x, (self.left, -x.size(-1) % self.conv.stride[0])))
+        c = self.conv
+        x = F.pad(x, (self.left, -x.size(-1) % c.stride[0]))
+        if x.dim() == 3:
+            return c(x)
+        return F.conv2d(x, c.weight[:, :, None], c.bias, (1, c.stride[0]), 0, (1, c.dilation[0]), c.groups)
 
 
 class CausalConvTranspose1d(nn.Module):
-    """Transposed convolution cropped at the right; (batch, in, frames) -> (batch, out, frames * stride)."""
+    """Transposed convolution cropped at the right; (batch, in, frames) -> (batch, out, frames * stride).
+
+    Also takes and gives (batch, channels, 1, frames), see `as_image`.
+    """
 
     def __init__(self, dim: int, out: int, kernel: int, stride: int):
         super().__init__()
         self.conv = nn.ConvTranspose1d(dim, out, kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)[..., : x.size(-1) * self.conv.stride[0]]
+        c, frames = self.conv, x.size(-1) * self.conv.stride[0]
+        if x.dim() == 3:
+            return c(x)[..., :frames]
+        return F.conv_transpose2d(x, c.weight[:, :, None], c.bias, (1, c.stride[0]))[..., :frames]
+
+
+def as_image(x: Tensor) -> Tensor:
+    """Lay (batch, channels, frames) out as a channels-last picture of height 1 where that is faster: on CPUs.
+
+    oneDNN has no channels-last kernels in one dimension; in two a HiFi-GAN head trains about twice as fast.
+    """
+    return x[:, :, None].contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 
 
 class ChannelNorm(nn.LayerNorm):

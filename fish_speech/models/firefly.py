@@ -105,6 +105,20 @@ class FireflyCodec(nn.Module):
         """Where the weights are."""
         return self.backbone.norm.weight.device
 
+    def forward(self, waveform: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, 1, samples) -> the reconstruction, and codes (batch, codebooks, frames); with gradients, for training.
+
+        Samples must be a multiple of samples_per_frame.
+        """
+        latents, codes = self.quantizer(self.backbone(self.log_mel(waveform)))
+        return self.head(latents), codes
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """The weights that decide the codes; with these unchanged, codes made earlier keep their meaning."""
+        quantizer = self.quantizer
+        inputs = [rvq.project_in for rvq in quantizer.residual_fsq.rvqs]  # type: ignore[union-attr]
+        return [p for part in (self.backbone, quantizer.downsample, *inputs) for p in part.parameters()]  # type: ignore
+
     @torch.no_grad()
     def encode(self, waveform: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Encode (batch, 1, samples) of which `lengths` (batch,) samples count.

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .convnext import CausalConv1d, CausalConvTranspose1d, ConvNeXtBlock
@@ -22,6 +23,7 @@ class QuantizerConfig:
     n_codebooks: int = 1  # residual quantizers per group; the releases use one
     levels: tuple[int, ...] = (8, 5, 5, 5)  # values per FSQ channel; 8*5*5*5 = 1000 codes
     downsample_factor: tuple[int, ...] = (2, 2)  # mel frames per code frame, as factors
+    normalize_groups: bool = False  # normalise a group's channels before its quantizer; the releases do not
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", tuple(self.levels))
@@ -48,18 +50,37 @@ class FiniteScalarQuantizer(nn.Module):
     """Round each latent channel to a few levels; the tuple of levels is the code.
 
     levels: values per channel; [8, 5, 5, 5] gives 1000 codes, so ids 1000-1023 of a 1024-wide table are never used.
+    normalize: whether each frame is brought to zero mean and unit variance first, so that training from scratch starts
+    with most codes in use.
     """
 
-    def __init__(self, dim: int, levels: tuple[int, ...]):
+    def __init__(self, dim: int, levels: tuple[int, ...], normalize: bool = False):
         super().__init__()
         self.levels = levels
+        self.normalize = normalize
         self.project_in = nn.Linear(dim, len(levels))
         self.project_out = nn.Linear(len(levels), dim)
 
     def encode(self, x: Tensor) -> Tensor:
         """(batch, frames, dim) -> codes (batch, frames), int64."""
-        levels, basis = self._tables(x.device)
-        digits = torch.round(self.bound(self.project_in(x))) + levels // 2
+        return self._codes(self._squashed(x))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, frames, dim) -> the same quantized, and codes (batch, frames); for training.
+
+        Gradients pass the rounding as if it were not there (straight-through estimation).
+        """
+        z = self._squashed(x)
+        rounded = z + (z.round() - z).detach()
+        levels, _ = self._tables(x.device)
+        return self.project_out(rounded / (levels // 2)), self._codes(z.detach())
+
+    def _squashed(self, x: Tensor) -> Tensor:
+        return self.bound(self.project_in(F.layer_norm(x, x.shape[-1:]) if self.normalize else x))
+
+    def _codes(self, z: Tensor) -> Tensor:
+        levels, basis = self._tables(z.device)
+        digits = torch.round(z) + levels // 2
         return (digits.long() * basis).sum(dim=-1)
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -94,13 +115,22 @@ class GroupedQuantizer(nn.Module):
     def __init__(self, config: QuantizerConfig):
         super().__init__()
         width = config.input_dim // config.n_groups
-        self.rvqs = nn.ModuleList(FiniteScalarQuantizer(width, config.levels) for _ in range(config.n_groups))
+        self.rvqs = nn.ModuleList(
+            FiniteScalarQuantizer(width, config.levels, config.normalize_groups) for _ in range(config.n_groups)
+        )
 
     def encode(self, x: Tensor) -> Tensor:
         """(batch, frames, channels) -> (batch, codebooks, frames)."""
         groups = x.chunk(len(self.rvqs), dim=-1)
         codes = [rvq.encode(group) for rvq, group in zip(self.rvqs, groups, strict=True)]  # type: ignore[operator]
         return torch.stack(codes, dim=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, frames, channels) -> the same quantized, and codes (batch, codebooks, frames); for training."""
+        with torch.autocast(x.device.type, enabled=False):  # a bfloat16 beside a rounding border changes the code
+            groups = x.float().chunk(len(self.rvqs), dim=-1)
+            pairs = [rvq(group) for rvq, group in zip(self.rvqs, groups, strict=True)]
+        return torch.cat([values for values, _ in pairs], dim=-1), torch.stack([codes for _, codes in pairs], dim=1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """(batch, codebooks, frames) -> (batch, frames, channels)."""
@@ -124,15 +154,25 @@ class DownsampledQuantizer(nn.Module):
             for factor in reversed(factors)
         )
 
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, channels, mel frames) -> what `decode` makes of its codes, and the codes; with gradients."""
+        values, codes = self.residual_fsq(self._down(latents).transpose(1, 2))
+        return self._up(values.transpose(1, 2)), codes
+
     def encode(self, latents: Tensor) -> Tensor:
         """(batch, channels, mel frames) -> codes (batch, codebooks, ceil(frames / downsample))."""
-        for stage in self.downsample:
-            latents = stage(latents)
-        return self.residual_fsq.encode(latents.transpose(1, 2))
+        return self.residual_fsq.encode(self._down(latents).transpose(1, 2))
 
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (batch, codebooks, frames) -> (batch, channels, frames * downsample)."""
-        latents = self.residual_fsq.decode(codes).transpose(1, 2)
+        return self._up(self.residual_fsq.decode(codes).transpose(1, 2))
+
+    def _down(self, latents: Tensor) -> Tensor:
+        for stage in self.downsample:
+            latents = stage(latents)
+        return latents
+
+    def _up(self, latents: Tensor) -> Tensor:
         for stage in self.upsample:
             latents = stage(latents)
         return latents

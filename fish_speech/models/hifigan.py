@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from .convnext import CausalConv1d, CausalConvTranspose1d
+from .convnext import CausalConv1d, CausalConvTranspose1d, as_image
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,10 @@ class ParallelBlock(nn.Module):
         self.blocks = nn.ModuleList(ResidualStack(dim, k, d) for k, d in zip(kernels, dilations, strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.stack([block(x) for block in self.blocks]).mean(dim=0)
+        total = self.blocks[0](x)
+        for block in self.blocks[1:]:
+            total = total + block(x)
+        return total / len(self.blocks)
 
 
 class HiFiGANHead(nn.Module):
@@ -89,7 +92,8 @@ class HiFiGANHead(nn.Module):
         self.conv_post = _normed(CausalConv1d(width >> len(config.upsample_rates), 1, config.post_conv_kernel_size))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_pre(x)
+        x = self.conv_pre(as_image(x))
         for up, block in zip(self.ups, self.resblocks, strict=True):
             x = block(up(F.silu(x)))
-        return torch.tanh(self.conv_post(F.silu(x)))
+        x = torch.tanh(self.conv_post(F.silu(x)))
+        return x.flatten(2)  # the height of 1, if any

@@ -1,0 +1,137 @@
+"""One codec training from a resolved config: build, resume or start, fit, export."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ..checkpoint import read_file
+from ..device import DeviceChoice
+from ..errors import UserError
+from ..files import remove_leftovers, write_text
+from ..models.firefly import FireflyCodec
+from ..models.loading import codec_config, load_codec, make_codec_config
+from .codec_data import CodecDataModule
+from .codec_module import CodecTraining, start_from_scratch
+from .run import build_trainer, find_resume, finish, only_run
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig, device: DeviceChoice) -> int:
+    """Train as `config` says; return the exit code. Raises UserError for what the user can mend."""
+    log.info("%s", device)
+    with only_run(Path(config.paths.run_dir)):
+        return _run(config, device)
+
+
+def _run(config: DictConfig, device: DeviceChoice) -> int:
+    run_dir = Path(config.paths.run_dir)
+    remove_leftovers(run_dir)
+    if device.device == "cuda":
+        torch.set_float32_matmul_precision(config.float32_matmul)
+    resume = find_resume(config)
+    codec = build_codec(config, load=resume is None)
+    data = build_data(config, codec)
+    module = build_module(config, codec)
+    settings = settings_of(config)
+    module.run_info = {"settings": settings, "project": str(config.project), "device": device.as_dict()}
+    start = 0
+    if resume is not None:
+        start = check_resume(resume, settings)
+        if start >= config.trainer.max_steps:
+            log.info("project %s has reached step %d: training is done", config.project, start)
+            return 0
+        log.info("continuing this project exactly from %s (step %d)", resume, start)
+    trainer = build_trainer(config, device, data)
+    record = run_dir / "training_configs" / f"from_step_{start:09d}.yaml"
+    write_text(record, OmegaConf.to_yaml(config, resolve=True))
+    log.info("%s", data.describe())
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume else None)
+    except SystemExit:  # Lightning's answer to KeyboardInterrupt and to SIGTERM before the first step
+        raise KeyboardInterrupt from None
+    return finish(trainer, config)
+
+
+def build_codec(config: DictConfig, load: bool) -> FireflyCodec:
+    """Make the codec: weights of config.pretrained_ckpt_path if `load` and there is one, else new ones."""
+    path = config.pretrained_ckpt_path
+    if path is not None and load:
+        codec = load_codec(path, _shape(config) if config.codec_config else None)
+        log.info("weights from %s", path)
+    else:
+        beside = Path(path).with_suffix(".yaml") if path is not None else None
+        shape = (
+            _shape(config)
+            if config.codec_config
+            else codec_config(beside if beside and beside.is_file() else "firefly_gan_vq")
+        )
+        codec = FireflyCodec(make_codec_config(shape, config.codec_config or "the codec config"))
+        start_from_scratch(codec, config.seed)
+        if load:
+            log.info("new weights, training from scratch")
+    total = sum(p.numel() for p in codec.parameters())
+    log.info(
+        "codec: %.1f M weights, %d Hz, %g frames/s of %d codes",
+        total / 1e6, codec.sample_rate, codec.frame_rate, codec.codebooks,
+    )  # fmt: skip
+    return codec.requires_grad_(True).train()
+
+
+def _shape(config: DictConfig) -> dict[str, Any]:
+    return codec_config(str(config.codec_config))
+
+
+def build_data(config: DictConfig, codec: FireflyCodec) -> CodecDataModule:
+    """Make the data module at the codec's sample rate."""
+    options: dict[str, Any] = OmegaConf.to_container(config.data, resolve=True)  # type: ignore[assignment]
+    kind = get_class(options.pop("_target_"))
+    return kind(**options, sample_rate=codec.sample_rate, samples_per_frame=codec.samples_per_frame)
+
+
+def build_module(config: DictConfig, codec: FireflyCodec) -> CodecTraining:
+    """Wrap codec and discriminators with losses, optimizers and schedules."""
+    torch.manual_seed(config.seed + 1)
+    parts = {
+        name: instantiate(config.model[name]) for name in ("discriminators", "stft_loss", "optimizer", "lr_scheduler")
+    }
+    mel_loss = instantiate(config.model.mel_loss, sample_rate=codec.sample_rate)
+    options: dict[str, Any] = OmegaConf.to_container(config.model, resolve=True)  # type: ignore[assignment]
+    plain = {name: value for name, value in options.items() if name not in ("_target_", "mel_loss", *parts)}
+    return get_class(options["_target_"])(generator=codec, mel_loss=mel_loss, **parts, **plain).train()
+
+
+def settings_of(config: DictConfig) -> dict[str, Any]:
+    """What must stay the same for a resumed run to equal one that never stopped."""
+    return {
+        "seed": config.seed,
+        "codec": str(config.codec_config),
+        "batch size": config.data.batch_size,
+        "segment": float(config.data.segment_seconds),
+        "learning rate": float(config.model.optimizer.lr),
+        "freeze_encoder": bool(config.model.freeze_encoder),
+        "adversarial_from": config.model.adversarial_from,
+        "precision": str(config.trainer.precision),
+    }
+
+
+def check_resume(path: Path, settings: dict[str, Any]) -> int:
+    """Return the step of the checkpoint; raise UserError if it was made with other settings."""
+    content = read_file(path)
+    before = content.get("fish_speech", {}).get("settings", {})
+    changed = [
+        f"{k}: {before[k]} then, {settings[k]} now" for k in settings if k in before and before[k] != settings[k]
+    ]
+    if changed:
+        raise UserError(
+            f"{path} was made with other settings",
+            "; ".join(changed),
+            "use the same settings, or a new project with pretrained_ckpt_path=results/OLD/codec/codec.pth",
+        )
+    return int(content["global_step"])
