@@ -47,9 +47,9 @@ class PeriodDiscriminator(nn.Module):
 class ResolutionDiscriminator(nn.Module):
     """Looks at the magnitude of one spectrogram, by convolutions over (bins, frames)."""
 
-    def __init__(self, n_fft: int, hop_length: int, win_length: int, channels: int):
+    def __init__(self, resolution: Sequence[int], channels: int):
         super().__init__()
-        self.shape = (n_fft, hop_length, win_length)
+        self.n_fft, self.hop_length, self.win_length = resolution
         strides = (1, 2, 2, 2, 1)
         self.convs = nn.ModuleList(
             weight_norm(nn.Conv2d(1 if i == 0 else channels, channels, (3, 9), (1, stride), padding=(1, 4)))
@@ -59,10 +59,11 @@ class ResolutionDiscriminator(nn.Module):
 
     def forward(self, waveform: Tensor) -> Judgement:
         """Judge (batch, 1, samples)."""
-        n_fft, hop, win = self.shape
-        window = torch.hann_window(win, device=waveform.device)
+        window = torch.hann_window(self.win_length, device=waveform.device)
         with torch.autocast(waveform.device.type, enabled=False):
-            spectrum = torch.stft(waveform[:, 0].float(), n_fft, hop, win, window, return_complex=True)
+            spectrum = torch.stft(
+                waveform[:, 0].float(), self.n_fft, self.hop_length, self.win_length, window, return_complex=True
+            )
             magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
         return _judge(magnitude.transpose(1, 2)[:, None], self.convs, self.last)  # (batch, 1, frames, bins)
 
@@ -85,7 +86,7 @@ class Discriminators(nn.Module):
         self.judges = nn.ModuleList(
             [
                 *(PeriodDiscriminator(period, period_channels) for period in periods),
-                *(ResolutionDiscriminator(*resolution, resolution_channels) for resolution in resolutions),
+                *(ResolutionDiscriminator(resolution, resolution_channels) for resolution in resolutions),
             ]
         )
 

@@ -30,7 +30,11 @@ class CodecProgress(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
-        if step <= self._last[0] or not (step % self.every_n_steps == 0 or step == trainer.max_steps):
+        if (
+            not trainer.is_global_zero
+            or step <= self._last[0]
+            or not (step % self.every_n_steps == 0 or step == trainer.max_steps)
+        ):
             return
         now = time.monotonic()
         steps, seconds = step - self._last[0], max(now - self._last[1], 1e-9)
@@ -46,7 +50,7 @@ class CodecProgress(Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         metrics = trainer.callback_metrics
-        if "val/mel_l1" in metrics:
+        if "val/mel_l1" in metrics and trainer.is_global_zero:
             log.info("step %d  held-out clips: mel L1 %.4f", trainer.global_step, metrics["val/mel_l1"])
         self._last = (trainer.global_step, time.monotonic())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -32,6 +32,8 @@ class CodecTraining(L.LightningModule):
     gradient_clip: largest norm of the generator's, and of the discriminators', gradients
     """
 
+    code_counts: Tensor  # (codebooks, codes): how often each code was used of late
+
     def __init__(
         self,
         generator: FireflyCodec,
@@ -58,7 +60,7 @@ class CodecTraining(L.LightningModule):
             for parameter in generator.encoder_parameters():
                 parameter.requires_grad_(False)
 
-        def blend(averages: Sequence[Tensor], currents: Sequence[Tensor], count: Tensor) -> None:
+        def blend(averages: Any, currents: Any, count: Tensor | int) -> None:
             decay = min(ema_decay, (1 + int(count)) / (10 + int(count)))  # follow faster while the weights still run
             torch._foreach_lerp_(list(averages), list(currents), 1 - decay)
 
@@ -76,12 +78,12 @@ class CodecTraining(L.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         torch.manual_seed(step_seed(self.seed, data.batches_done, self.global_rank))
-        optimizers = self.optimizers()
-        generator_optimizer, judge_optimizer = optimizers  # type: ignore[misc]
+        adversarial = self.adversarial
+        generator_optimizer, judge_optimizer = self.optimizers()  # type: ignore[misc,attr-defined]
         made, codes = self.generator(batch)
         made = made.float()
         values: dict[str, Tensor] = {}
-        if self.adversarial:
+        if adversarial:
             judged_real = self.discriminators(batch)
             loss = discriminator_loss(judged_real, self.discriminators(made.detach()))
             judge_optimizer.zero_grad()
@@ -90,7 +92,7 @@ class CodecTraining(L.LightningModule):
             judge_optimizer.optimizer.step()  # not Lightning's wrapper: only the generator's steps are counted
             values["discriminator"] = loss
         parts = {"mel": self.mel_loss(made, batch), "stft": self.stft_loss(made, batch)}
-        if self.adversarial:
+        if adversarial:
             self.discriminators.requires_grad_(False)
             with torch.no_grad():
                 judged_real = self.discriminators(batch)
@@ -112,8 +114,10 @@ class CodecTraining(L.LightningModule):
         values["grad_norm"] = self._clip(p for p in self.generator.parameters() if p.requires_grad)
         generator_optimizer.step()
         self.average.update_parameters(self.generator)
-        for scheduler in self.lr_schedulers():  # type: ignore[union-attr]
-            scheduler.step()
+        generator_schedule, judge_schedule = self.lr_schedulers()  # type: ignore[misc]
+        generator_schedule.step()  # type: ignore[call-arg]
+        if adversarial:
+            judge_schedule.step()  # type: ignore[call-arg]
         data.batches_done += 1
         self._count(codes)
         self._log_step({"loss": total, **parts, **values, **self.usage()})
@@ -140,8 +144,8 @@ class CodecTraining(L.LightningModule):
             )
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        codec = self.average.module
-        made, codes = codec(batch)
+        codec: Any = self.average.module
+        made, _ = codec(batch)
         made = made.float()
         values = {
             "mel": self.mel_loss(made, batch),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,9 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
             return 0
         log.info("continuing this project exactly from %s (step %d)", resume, start)
     trainer = build_trainer(config, device, data)
+    warnings.filterwarnings(
+        "ignore", message=".*ModelCheckpoint with manual optimization.*"
+    )  # after it is what we want
     record = run_dir / "training_configs" / f"from_step_{start:09d}.yaml"
     write_text(record, OmegaConf.to_yaml(config, resolve=True))
     log.info("%s", data.describe())
