@@ -140,6 +140,14 @@ def _finish(waveform: np.ndarray, sample_rate: int, pad: bool) -> np.ndarray:
     return normalize_loudness(trim(waveform, SAMPLE_RATE, pad), SAMPLE_RATE, TARGET_LUFS)[0]
 
 
+def _run(command: list[str]) -> None:
+    """Run a program; raise CorpusError with its last line, if it fails."""
+    result = subprocess.run(command, capture_output=True, check=False)
+    if result.returncode:
+        reason = result.stderr.decode("utf-8", "replace").strip().splitlines() or [f"status {result.returncode}"]
+        raise CorpusError(f"{command[0]} failed: {reason[-1]}")
+
+
 def synthesize(voice: str, text: str) -> np.ndarray:
     """Let a synthetic voice read a text: float32 (samples,) at SAMPLE_RATE."""
     with tempfile.TemporaryDirectory(prefix="minnow-") as folder:
@@ -148,7 +156,7 @@ def synthesize(voice: str, text: str) -> np.ndarray:
             command = ["espeak-ng", "-v", "en-us", "-w", path, text]
         else:
             command = ["flite", "-voice", voice, "-t", text, "-o", path]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _run(command)
         waveform, sample_rate = soundfile.read(path, dtype="float32")
     return _finish(waveform, sample_rate, pad=True)
 
@@ -172,7 +180,7 @@ def decode_prompts(sources: list[Path]) -> Iterator[np.ndarray]:
             paths = [str(Path(folder) / f"{i}.wav") for i in range(len(batch))]
             inputs = [part for source in batch for part in ("-f", "g722", "-i", str(source))]
             outputs = [part for i, path in enumerate(paths) for part in ("-map", str(i), "-ac", "1", path)]
-            subprocess.run(["ffmpeg", "-nostdin", "-v", "error", *inputs, *outputs], check=True)
+            _run(["ffmpeg", "-nostdin", "-v", "error", *inputs, *outputs])
             for path in paths:
                 yield soundfile.read(path, dtype="float32")[0]
 
@@ -436,9 +444,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         build(arguments)
-    except CorpusError as error:
+    except (CorpusError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        return 130
     return 0
 
 

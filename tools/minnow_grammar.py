@@ -94,7 +94,7 @@ def _money(rng: random.Random) -> str:
 
 
 def _spelled(rng: random.Random) -> str:
-    word = rng.choice(SLOTS["spelled_word"])
+    word = expand("{spelled_word}", rng)
     return f"{word} is spelled {', '.join(word.upper())}"
 
 

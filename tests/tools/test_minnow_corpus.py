@@ -85,6 +85,11 @@ def test_a_missing_program_names_its_package(tmp_path, monkeypatch, capsys):
     assert "sudo apt-get install flite" in capsys.readouterr().err
 
 
+def test_a_failing_program_is_named_with_its_last_line():
+    with pytest.raises(corpus.CorpusError, match="sh failed: no voice"):
+        corpus._run(["sh", "-c", "echo hello; echo no voice >&2; exit 3"])
+
+
 @pytest.mark.skipif(shutil.which("flite") is None, reason="flite is not installed")
 def test_a_reading_is_written_with_its_text_and_then_done(tmp_path):
     reading = corpus.Reading("slt", "Please press five.", tmp_path / "000000.wav")
