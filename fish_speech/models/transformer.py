@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+SHORT = 16  # positions up to which attention is computed as plain products in training on the CPU
+
 
 class RMSNorm(nn.Module):
     """Scale to unit root mean square, computed in float32 and cast back before the weight."""
@@ -58,6 +60,9 @@ class RotaryTable:
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn interleaved pairs of (batch, tokens, heads, head_dim) by the angles in cos, sin (tokens, head_dim // 2)."""
+    if x.device.type == "cpu":  # one complex product is more than twice as fast there as strided real ones
+        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # (batch, tokens, heads, head_dim // 2)
+        return torch.view_as_real(pairs * torch.complex(cos, sin)[:, None]).flatten(-2).to(x.dtype)
     even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # (batch, tokens, heads, head_dim // 2) each
     cos, sin = cos[:, None], sin[:, None]
     return torch.stack((even * cos - odd * sin, odd * cos + even * sin), dim=-1).flatten(-2).to(x.dtype)
@@ -121,10 +126,10 @@ class Attention(nn.Module):
         With `cache`, x holds the tokens that follow those in the cache.
         """
         batch, tokens, dim = x.shape
-        widths = [self.heads * self.head_dim, self.kv_heads * self.head_dim, self.kv_heads * self.head_dim]
-        q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in self.wqkv(x).split(widths, dim=-1))
-        # (batch, heads, tokens, head_dim)
-        q, k, v = rotate(q, *rope).transpose(1, 2), rotate(k, *rope).transpose(1, 2), v.transpose(1, 2)
+        widths = [self.heads + self.kv_heads, self.kv_heads]
+        turned, v = self.wqkv(x).unflatten(-1, (-1, self.head_dim)).split(widths, dim=2)
+        q, k = rotate(turned, *rope).split([self.heads, self.kv_heads], dim=2)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (batch, heads, tokens, head_dim)
         if cache is not None:
             k, v = cache.append(k, v)
         if row_lengths is None:
@@ -138,6 +143,9 @@ class Attention(nn.Module):
         new, seen = q.size(2), k.size(2)
         if mask is None and 1 < new < seen:  # tokens after a cached prefix: each sees the prefix and those before it
             mask = torch.ones(new, seen, dtype=torch.bool, device=q.device).tril(seen - new)
+        plain = mask is None and self.heads == self.kv_heads and not (self.training and self.dropout)
+        if plain and 1 < new == seen <= SHORT and q.device.type == "cpu" and torch.is_grad_enabled():
+            return _attend_short(q, k, v)
         return F.scaled_dot_product_attention(
             q,
             k,
@@ -147,6 +155,18 @@ class Attention(nn.Module):
             is_causal=mask is None and new > 1,
             enable_gqa=self.heads != self.kv_heads,
         )
+
+
+def _attend_short(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal attention over a few positions, (batch, heads, tokens, head_dim), as plain products.
+
+    The codebooks of a thousand frames are a thousand tiny problems, on which torch's kernel for the CPU spends twice the
+    time, most of it in the backward pass.
+    """
+    tokens = q.size(2)
+    future = torch.full((tokens, tokens), float("-inf"), device=q.device).triu(1)
+    scores = (q @ k.transpose(2, 3)).float() * q.size(3) ** -0.5 + future
+    return torch.softmax(scores, dim=-1).to(v.dtype) @ v
 
 
 class FeedForward(nn.Module):
