@@ -171,6 +171,13 @@ def codec_path(options: argparse.Namespace, folder: Path) -> Path:
     )
 
 
+def codec_settings(options: argparse.Namespace, codec: Path) -> dict:
+    """The shape of the codec whose weights are in `codec`."""
+    from fish_speech.models import codec_config
+
+    return codec_config(VERSIONS[options.model_version].config_of(codec))
+
+
 def load(options: argparse.Namespace):
     """Load model and codec, once."""
     allow_mps_fallback(options.device, options.force_mps)
@@ -179,9 +186,8 @@ def load(options: argparse.Namespace):
     from fish_speech.synthesis.speak import load_speaker
 
     folder = model_folder(options)
-    return load_speaker(
-        folder, codec_path(options, folder), checkpoint=options.checkpoint, device=device.device, dtype=device.dtype
-    )
+    codec = codec_path(options, folder)
+    return load_speaker(folder, codec, codec_settings(options, codec), options.checkpoint, device.device, device.dtype)
 
 
 def read_references(options: argparse.Namespace, speaker) -> list[Reference]:
@@ -218,7 +224,8 @@ def create_reference(options: argparse.Namespace) -> int:
     from fish_speech.models import load_codec
     from fish_speech.synthesis.voices import encode_reference, write_reference
 
-    codec = load_codec(codec_path(options, model_folder(options)), device=device.device)
+    path = codec_path(options, model_folder(options))
+    codec = load_codec(path, codec_settings(options, path), device.device)
     codes = encode_reference(codec, audio)
     write_reference(target, codes, options.prompt_text[0])
     sys.stdout.write(f"{target}: {codes.shape[1]} frames, {codes.shape[1] / codec.frame_rate:.1f} s\n")

@@ -207,8 +207,7 @@ def codec_file(options: argparse.Namespace, base: Path) -> Path:
 def extract_step(options: argparse.Namespace, data: Path, base: Path) -> Step:
     codec = codec_file(options, base)
     arguments = ["-m", "fish_speech.extract_vq", str(data), "--checkpoint-path", str(codec)]
-    if codec.with_suffix(".yaml").is_file():  # a codec of another shape has its config beside it
-        arguments += ["--config-name", str(codec.with_suffix(".yaml"))]
+    arguments += ["--config-name", VERSIONS[options.model_version].config_of(codec)]
     arguments += ["--batch-size", str(options.batch_size_extract), "--num-workers", str(options.num_workers_extract)]
     device = options.device_extract or options.device
     arguments += ["--device", device]

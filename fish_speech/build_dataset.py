@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import logging
 import os
 import sys
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import errors, log
 from .arguments import make_parser, positive_float, positive_int
+from .versions import CODEC_RECORD
 
 if TYPE_CHECKING:
     from .datasets.sources import Clip
@@ -115,12 +117,25 @@ def build(
                 "input": made_from,
                 "settings": {"text_extensions": list(text_extensions), "shard_size_mb": shard_size},
                 **{name: getattr(report, name) for name in _FACTS},
+                "frame_rate": frame_rate_of(inputs),
             }
         )
     except BaseException:
         writer.discard()
         raise
     return report
+
+
+def frame_rate_of(inputs: Iterable[Path]) -> float | None:
+    """Frames of codes per second, as extraction noted it in the data folders; None if it did not, or they differ."""
+    rates = set()
+    for path in inputs:
+        try:
+            record = json.loads((path / CODEC_RECORD).read_text(encoding="utf-8"))
+            rates.add(float(record["frame_rate"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+    return rates.pop() if len(rates) == 1 else None
 
 
 def fingerprint(clips: Iterable[Clip], rejected: Iterable[tuple[str, str]]) -> str:

@@ -17,10 +17,18 @@ def names(group: str, folder: Path = CONFIGS) -> list[str]:
 
 def read_lora(name: str) -> dict[str, Any]:
     """Return the values of configs/lora/NAME.yaml: r, lora_alpha, lora_dropout; raise UserError listing what there is."""
+    return {key: value for key, value in _read("lora", "LoRA", name).items() if key != "_target_"}
+
+
+def read_model(name: str) -> dict[str, Any]:
+    """Return the values of configs/model/NAME.yaml, the shape of a model without its vocabulary; raise UserError likewise."""
+    return _read("model", "model", name)
+
+
+def _read(group: str, what: str, name: str) -> dict[str, Any]:
     import yaml
 
-    if name not in names("lora"):
-        known = ", ".join(names("lora"))
-        raise UserError(f"unknown LoRA config {name!r}", f"known: {known}", "choose one of these")
-    values = yaml.safe_load((CONFIGS / "lora" / f"{name}.yaml").read_text(encoding="utf-8"))
-    return {key: value for key, value in values.items() if key != "_target_"}
+    if name not in names(group):
+        known = ", ".join(names(group))
+        raise UserError(f"unknown {what} config {name!r}", f"known: {known}", "choose one of these")
+    return yaml.safe_load((CONFIGS / group / f"{name}.yaml").read_text(encoding="utf-8"))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 DEVICES = ("auto", "cuda", "mps", "cpu")
 PRECISIONS = ("fp32", "bf16")
+TRAINING_PRECISIONS = (*PRECISIONS, "bf16-mixed")  # the last: float32 weights, bfloat16 arithmetic
 Purpose = Literal["training", "synthesis"]
 
 
@@ -65,8 +66,8 @@ class DeviceChoice:
 
     @property
     def lightning_precision(self) -> str:
-        """The name Lightning's Trainer has for this precision: bf16 means autocast over float32 LoRA weights."""
-        return "bf16-mixed" if self.precision == "bf16" else "32-true"
+        """The name Lightning's Trainer has for this precision: both of bf16 autocast, over weights of `dtype`."""
+        return "32-true" if self.precision == "fp32" else "bf16-mixed"
 
 
 def probe_hardware() -> Hardware:
@@ -101,8 +102,9 @@ def choose_device(
     """
     if request not in DEVICES:
         raise UserError(f"unknown device {request!r}", f"known devices: {', '.join(DEVICES)}", "use --device auto")
-    if precision not in PRECISIONS:
-        raise UserError(f"unknown precision {precision!r}", f"known: {', '.join(PRECISIONS)}", "use --precision fp32")
+    known = TRAINING_PRECISIONS if purpose == "training" else PRECISIONS
+    if precision not in known:
+        raise UserError(f"unknown precision {precision!r}", f"known: {', '.join(known)}", "use --precision fp32")
     if force_mps and request not in ("auto", "mps"):
         raise UserError(
             f"--force-mps contradicts --device {request}", "it asks for MPS", "drop --force-mps or use --device mps"
@@ -138,9 +140,9 @@ def _missing(flag: str, hardware: Hardware) -> None:
 
 def _check_precision(precision: str, device: str, hardware: Hardware) -> None:
     has_bf16 = {"cuda": hardware.cuda_bf16, "cpu": hardware.cpu_bf16, "mps": False}[device]
-    if precision == "bf16" and not has_bf16:
+    if precision != "fp32" and not has_bf16:
         raise UserError(
-            f"--precision bf16 is not available on {device}",
+            f"--precision {precision} is not available on {device}",
             "this hardware has no bfloat16 arithmetic" if device != "mps" else "MPS runs in FP32 here",
             "use --precision fp32",
         )

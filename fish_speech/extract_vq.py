@@ -26,7 +26,7 @@ from .audio import AUDIO_SUFFIXES, MAX_CLIP_S, AudioError, duration_s, find_audi
 from .checkpoint import sha256
 from .device import allow_mps_fallback, choose_device
 from .errors import DONE, FAILED, UserError
-from .versions import DEFAULT_VERSION, VERSIONS
+from .versions import CODEC_RECORD, VERSIONS, ModelVersion
 from .workers import WorkerLost, run_tasks
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ Exit code: 0 all done; 1 some files could not be used, each with its reason; 2 w
 
 MAX_PADDED_S = 480.0  # seconds of sound in a batch, padding included: 16 clips of 30 s
 _WINDOW = 128  # clips that are bucketed by length together, on average
-RECORD = ".codec.json"  # in the data folder: the codec weights its codes were made with
 _SHOWN = 20  # failures listed on the terminal
 
 
@@ -90,7 +89,6 @@ class Outcome(NamedTuple):
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of this stage; its help imports nothing heavy."""
-    version = VERSIONS[DEFAULT_VERSION]
     parser = arguments.make_parser("python -m fish_speech.extract_vq", DESCRIPTION)
     parser.add_argument("data", nargs="?", type=Path, metavar="DATA", help="folder of clips, searched recursively")
     parser.add_argument("--filelist", type=Path, help="text file of lines PATH|SPEAKER|LANGUAGE|TEXT, instead of DATA")
@@ -98,13 +96,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch-size", type=arguments.positive_int, default=16, help="clips encoded together (default: 16)"
     )
+    arguments.add_model_version(parser)
     parser.add_argument(
         "--config-name",
-        default=version.codec_config,
-        help=f"codec config: a name in configs/codec or a .yaml file (default: {version.codec_config})",
+        help="codec config: a name in configs/codec or a .yaml file (default: beside the weights, else the version's)",
     )
-    weights = version.folder / version.codec_file
-    parser.add_argument("--checkpoint-path", type=Path, default=weights, help=f"codec weights (default: {weights})")
+    parser.add_argument("--checkpoint-path", type=Path, help="codec weights (default: the model version's)")
     arguments.add_device(parser)
     arguments.add_force_mps(parser)
     parser.add_argument("--force", action="store_true", help="encode again what is done already")
@@ -211,11 +208,15 @@ def is_done(clip: Clip, config: FireflyConfig) -> bool:
         return False
     if codes.dtype != np.int32 or codes.ndim != 2 or codes.shape[0] != config.quantizer.n_groups or not codes.size:
         return False
-    samples_per_frame = config.spec_transform.hop_length * config.quantizer.downsample
-    frames = clip.duration_s * config.spec_transform.sample_rate / samples_per_frame
+    frames = clip.duration_s * config.spec_transform.sample_rate / samples_per_frame(config)
     exact = clip.audio.suffix.lower() in (".wav", ".flac")  # other headers may be wrong about the duration
     plausible = not exact or abs(codes.shape[1] - frames) < 2
     return plausible and int(codes.min()) >= 0 and int(codes.max()) < config.quantizer.codes
+
+
+def samples_per_frame(config: FireflyConfig) -> int:
+    """Samples that one frame of codes stands for."""
+    return config.spec_transform.hop_length * config.quantizer.downsample
 
 
 def encode_batch(task: BatchTask) -> list[Outcome]:
@@ -262,33 +263,31 @@ def _read_all(clips: list[Clip], codec: FireflyCodec) -> dict[Clip, np.ndarray |
         return dict(zip(clips, pool.map(lambda clip: _read(clip, codec.sample_rate, codec.samples_per_frame), clips)))
 
 
-def _read(clip: Clip, sample_rate: int, samples_per_frame: int) -> np.ndarray | str:
+def _read(clip: Clip, sample_rate: int, least: int) -> np.ndarray | str:
     try:
         waveform, _ = read_audio(clip.audio, sample_rate, max_duration_s=MAX_CLIP_S)
     except AudioError as error:
         return error.reason
-    if len(waveform) < samples_per_frame:
+    if len(waveform) < least:
         return f"too short: {len(waveform) / sample_rate:.3f} s are less than one frame of codes"
     return waveform
 
 
-def _check_weights(path: Path) -> str:
+def _check_weights(path: Path, version: ModelVersion) -> str:
     """Return the SHA-256 of the codec weights; raise UserError if there are none."""
     if path.is_file():
         return sha256(path)
-    version = VERSIONS[DEFAULT_VERSION]
     raise UserError(
         f"there are no codec weights {path}",
         "every clip is encoded with them",
-        f"give --checkpoint-path, or get those of version {version.name}: "
-        f"hf download {version.hub_id} {version.codec_file} --local-dir {version.folder}",
+        f"give --checkpoint-path, or get those of version {version.name}: {version.how_to_get}",
     )
 
 
 def _made_by_another(data: Path | None, weights: str) -> bool:
     """Whether the folder's codes are of other codec weights; codes without a record are taken as fitting."""
     try:
-        record = json.loads((data / RECORD).read_text(encoding="utf-8")) if data else {}
+        record = json.loads((data / CODEC_RECORD).read_text(encoding="utf-8")) if data else {}
     except (OSError, ValueError):
         return False
     other = record.get("codec_sha256", weights) if isinstance(record, dict) else weights
@@ -328,9 +327,12 @@ def extract(given: argparse.Namespace) -> int:
     choice = choose_device(given.device, "training", given.force_mps)
     from .models import FireflyConfig, codec_config
 
-    config = FireflyConfig.from_mapping(codec_config(given.config_name))
+    version = VERSIONS[given.model_version]
+    checkpoint = given.checkpoint_path or version.folder / version.codec_file
+    config_name = given.config_name or version.config_of(checkpoint)
+    config = FireflyConfig.from_mapping(codec_config(config_name))
     _remove_leftovers(clips)
-    weights = _check_weights(given.checkpoint_path)
+    weights = _check_weights(checkpoint, version)
     made_anew = given.force or _made_by_another(given.data, weights)
     missing = {clip.audio for clip in clips if made_anew or not is_done(clip, config)}
     batches = [batch for batch in plan_batches(clips, given.batch_size) if any(c.audio in missing for c in batch)]
@@ -338,7 +340,7 @@ def extract(given: argparse.Namespace) -> int:
     if batches:
         workers = min(given.num_workers, len(batches))
         threads = None if workers == 1 else max(1, (os.cpu_count() or 1) // workers)
-        settings = Settings(given.checkpoint_path, given.config_name, choice.device, threads)
+        settings = Settings(checkpoint, config_name, choice.device, threads)
         if workers == 1:
             _load(settings)  # here, so that what is wrong with the weights is said before a bar is drawn
         logger.info("%s; %d of %d clips to encode, %d workers", choice, len(missing), len(clips), workers)
@@ -354,7 +356,8 @@ def extract(given: argparse.Namespace) -> int:
             logger.error("failed: %s; run the same command again with fewer --num-workers to continue", error)
             return FAILED
     if given.data is not None:  # last: a run that is killed before finds the old record and starts over
-        files.write_json(given.data / RECORD, {"codec_sha256": weights})
+        rate = config.spec_transform.sample_rate / samples_per_frame(config)
+        files.write_json(given.data / CODEC_RECORD, {"codec_sha256": weights, "frame_rate": rate})
     _remove_leftovers(clips)  # once more: workers of a killed run live a moment longer than it
     for audio in sorted(failures)[:_SHOWN]:
         logger.warning("failed: %s: %s", ascii(str(audio))[1:-1], failures[audio])

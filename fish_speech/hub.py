@@ -53,6 +53,12 @@ def ensure_version(
     missing = _missing(folder, names)
     if not missing:
         return folder
+    if not version.hub_id:
+        raise UserError(
+            f"{len(missing)} files of model version {version.name} are missing in {folder}: {', '.join(missing)}",
+            "this version comes with the repository and is on no hub",
+            version.how_to_get,
+        )
     if offline:
         raise _unavailable(version, folder, missing, "--offline forbids asking the network")
     try:

@@ -1,6 +1,7 @@
 """Fold the adapters of a training checkpoint into its base: a folder that speaks without LoRA.
 
-A checkpoint of a run that trained all weights becomes such a folder too. The base is memory-mapped and changed tensor by
+A checkpoint of a run that trained all weights becomes such a folder too, and then the base may be without weights: a run
+from scratch has only config and tokenizer to start from. The base is memory-mapped and changed tensor by
 tensor, so that memory stays near the size of the model file. Before anything is written, the merged model's answers are
 compared with those of base + adapter.
 """
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .arguments import add_model_version, make_parser
-from .configs import read_lora
+from .configs import CONFIGS, read_lora
 from .errors import UserError
 from .errors import run as run_main
 from .files import atomic_path, remove_leftovers, write_json, write_text
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from .models import DualAR, LoraConfig
 
+DTYPES = ("float32", "bfloat16", "float16")
 log = logging.getLogger("fish_speech.merge_lora")  # not __name__: that is __main__ when the stage runs
 
 
@@ -72,12 +74,17 @@ def merge(
     lora_name: str | None = None,
     codec: Path | None = None,
     force: bool = False,
+    codec_yaml: Path | None = None,
+    dtype_name: str | None = None,
 ) -> dict[str, Any]:
     """Write the merged model folder to `output` and return what `voice.json` says.
 
-    A folder that is whole and made from the same files is left as it is unless `force`. Raises UserError for what does
-    not fit.
+    `codec_yaml` is the shape of `codec` (default: the yaml beside it, if any). `dtype_name` is the floating-point type to
+    store, the base's if None. A folder that is whole and made from the same files is left as it is unless `force`.
+    Raises UserError for what does not fit.
     """
+    import torch
+
     from .checkpoint import newest_of, read_file, save_state_dict, sha256
     from .models import load_adapter, load_dual_ar, read_config
     from .models.loading import weights_path
@@ -87,28 +94,34 @@ def merge(
         raise UserError(f"--output {output} is the base", "the base would be overwritten", "choose another folder")
     adapter = newest_of(adapter)
     lora = choose_lora(lora_name, adapter)
-    done = made_before(base, adapter, output, codec)
+    copies = codec_files(codec, codec_yaml)
+    done = made_before(base, adapter, output, copies, dtype_name)
     if done is not None and not force:
         log.info("%s is this merge already; --force makes it again", output)
         return done
-    dtype = stored_dtype(weights_path(base))
+    base_weights = weights_path(base)
+    from_scratch = lora is None and not base_weights.is_file()
+    dtype = stored_dtype(adapter if from_scratch else base_weights)
     model = load_dual_ar(base, dtype=dtype, lora=lora, weights=None if lora else adapter)
     content = load_adapter(model, adapter) if lora else read_file(adapter)
     step = content.get("global_step")
     info = content.get("fish_speech")
     info = info if isinstance(info, Mapping) else {}
-    base_hash = sha256(weights_path(base))
+    base_hash = None if from_scratch else sha256(base_weights)
     settings = info.get("settings")
     trained_on = settings.get("base weights") if isinstance(settings, Mapping) else None
-    if isinstance(trained_on, str) and trained_on != "new" and not base_hash.startswith(trained_on):
+    if isinstance(trained_on, str) and trained_on != "new" and not (base_hash or "").startswith(trained_on):
+        found = f"these have {base_hash[:16]}..." if base_hash else "there are none"
         raise UserError(
             f"{adapter} was not trained on {base}",
-            f"it was trained on weights with the hash {trained_on}..., these have {base_hash[:16]}...",
+            f"it was trained on weights with the hash {trained_on}..., {found}",
             f"give the base it was trained on (then at {info.get('base')}) as --base-weight",
         )
     model.tokenizer = None  # 40 MB that are not needed until it is copied
     if lora is not None:
         merge_checked(model, dtype)
+    if dtype_name is not None:
+        model.to(getattr(torch, dtype_name))
     output.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output)
     with atomic_path(output / WEIGHTS_FILE) as temporary:
@@ -117,15 +130,14 @@ def merge(
     write_text(output / CONFIG_FILE, read_config(base).to_json())
     del model
     Tokenizer(base).save(output)
-    if codec is not None:
-        for source in (codec, codec.with_suffix(".yaml")):
-            if source.is_file():
-                copy_file(source, output / source.name)
+    for name, source in copies.items():
+        copy_file(source, output / name)
     voice = {
         "format": 1,
         "toolkit": __version__,
         "base": str(base),
         "base_sha256": base_hash,
+        "dtype": dtype_name,
         "model_sha256": sha256(output / WEIGHTS_FILE),
         "codec": codec.name if codec else None,
         "lora": None if lora is None else {"r": lora.r, "lora_alpha": lora.lora_alpha},
@@ -140,22 +152,34 @@ def merge(
     return voice
 
 
-def made_before(base: Path, adapter: Path, output: Path, codec: Path | None) -> dict[str, Any] | None:
+def codec_files(codec: Path | None, yaml: Path | None) -> dict[str, Path]:
+    """What to copy so that the folder decodes alone: the names of the codec's weights and shape, and where they are."""
+    if codec is None:
+        return {}
+    beside = codec.with_suffix(".yaml")
+    shape = yaml or (beside if beside.is_file() else None)
+    return {codec.name: codec, **({beside.name: shape} if shape else {})}
+
+
+def made_before(
+    base: Path, adapter: Path, output: Path, copies: Mapping[str, Path], dtype_name: str | None
+) -> dict[str, Any] | None:
     """What `voice.json` in `output` says, if the folder is whole and was made from just these files."""
     from .checkpoint import sha256
     from .models.loading import weights_path
 
     files = [output / name for name in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE)]
-    copies = [(source, output / source.name) for source in (codec, codec and codec.with_suffix(".yaml")) if source]
     try:
         voice = json.loads((output / VOICE_FILE).read_text(encoding="utf-8"))
+        base_weights = weights_path(base)
         hashes = {
-            "base_sha256": weights_path(base),
+            "base_sha256": base_weights if base_weights.is_file() else None,
             "checkpoint_sha256": adapter,
             "model_sha256": output / WEIGHTS_FILE,
         }
-        same = all(voice[name] == sha256(path) for name, path in hashes.items())
-        same &= all(sha256(source) == sha256(copy) for source, copy in copies if source.is_file())
+        same = all(voice[name] == (path and sha256(path)) for name, path in hashes.items())
+        same &= all(sha256(source) == sha256(output / name) for name, source in copies.items())
+        same &= voice.get("dtype") == dtype_name
         return voice if same and all(path.is_file() for path in files) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -243,6 +267,12 @@ def find_codec(base: Path, model_version: str, given: Path | None) -> Path | Non
     return None
 
 
+def codec_yaml(codec: Path, model_version: str) -> Path:
+    """The yaml with the shape of `codec`: beside it, or the version's."""
+    shape = VERSIONS[model_version].config_of(codec)
+    return Path(shape) if shape.endswith(".yaml") else CONFIGS / "codec" / f"{shape}.yaml"
+
+
 def main(argv: list[str] | None = None) -> int:
     """Parse and merge."""
     parser = make_parser("python -m fish_speech.merge_lora", __doc__)
@@ -253,13 +283,25 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write the merged model to")
     parser.add_argument("--codec", type=Path, help="codec weights to copy along (default: the base folder's)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="floating-point type to store the weights in (default: the base's)"
+    )
     parser.add_argument("--force", action="store_true", help="merge again even if nothing has changed")
     add_model_version(parser)
     arguments = parser.parse_args(argv)
     setup()
     base = arguments.base_weight or VERSIONS[arguments.model_version].folder
     codec = find_codec(base, arguments.model_version, arguments.codec)
-    voice = merge(base, arguments.lora_weight, arguments.output, arguments.lora_config, codec, arguments.force)
+    voice = merge(
+        base,
+        arguments.lora_weight,
+        arguments.output,
+        arguments.lora_config,
+        codec,
+        arguments.force,
+        codec_yaml(codec, arguments.model_version) if codec else None,
+        arguments.dtype,
+    )
     log.info("peak memory %.2f GB", peak_memory_gb())
     sys.stdout.write(f"merged step {voice['step']} into {arguments.output}\n")
     return 0

@@ -49,13 +49,17 @@ def compose_config(name: str, overrides: list[str], folder: Path = CONFIGS) -> D
 
 
 def precision_of(value: Any) -> str:
-    """Translate trainer.precision (32, bf16 and their longer names) to ours."""
+    """Translate trainer.precision to ours: 32, bf16 (weights too, but for adapters), bf16-mixed (float32 weights)."""
     name = str(value)
     if name in ("32", "32-true", "fp32"):
         return "fp32"
-    if name in ("bf16", "bf16-mixed", "bf16-true"):
+    if name in ("bf16", "bf16-true"):
         return "bf16"
-    raise UserError(f"trainer.precision={name} is not supported", "known: 32, bf16", "use trainer.precision=32")
+    if name == "bf16-mixed":
+        return name
+    raise UserError(
+        f"trainer.precision={name} is not supported", "known: 32, bf16, bf16-mixed", "use trainer.precision=32"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

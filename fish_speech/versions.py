@@ -10,6 +10,7 @@ WEIGHTS_FILE = "model.pth"
 TOKENIZER_FILE = "tokenizer.tiktoken"
 SPECIAL_TOKENS_FILE = "special_tokens.json"
 VOICE_FILE = "voice.json"
+CODEC_RECORD = ".codec.json"  # in a data folder: the codec that its codes were made with
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,13 @@ class ModelVersion:
     """Names and formats of one model version. Paths are relative to the folder the user works in."""
 
     name: str
-    hub_id: str  # repository on the Hugging Face hub
+    hub_id: str  # repository on the Hugging Face hub; empty: none, the files come with this repository
     folder: Path  # where its files are looked for and downloaded to
     codec_file: str  # codec weights inside the folder
     codec_config: str  # name of a yaml in configs/codec
     prompt_format: str  # module of fish_speech.text that lays out its prompts
     revision: str = "main"  # branch, tag or commit; hub.py holds a folder to the commit that its first download saw
+    made_by: str = ""  # the page that says how to make its files anew, where no hub has them
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -34,6 +36,18 @@ class ModelVersion:
         places = (folder / self.codec_file for folder in (*folders, self.folder))
         return next((path for path in places if path.is_file()), None)
 
+    def config_of(self, codec: Path) -> str:
+        """The config of codec weights: the yaml beside them, which a codec of another shape has, else the version's."""
+        beside = codec.with_suffix(".yaml")
+        return str(beside) if beside.is_file() else self.codec_config
+
+    @property
+    def how_to_get(self) -> str:
+        """What to do about missing files, in a phrase."""
+        if self.hub_id:
+            return f"hf download {self.hub_id} --local-dir {self.folder}"
+        return f"work in a full checkout (git checkout -- {self.folder}), or make them anew: {self.made_by}"
+
 
 VERSIONS: dict[str, ModelVersion] = {
     "1.5": ModelVersion(
@@ -43,6 +57,15 @@ VERSIONS: dict[str, ModelVersion] = {
         codec_file="firefly-gan-vq-fsq-8x1024-21hz-generator.pth",
         codec_config="firefly_gan_vq",
         prompt_format="prompt",
+    ),
+    "minnow": ModelVersion(
+        name="minnow",
+        hub_id="",
+        folder=Path("checkpoints/minnow"),
+        codec_file="codec.pth",
+        codec_config="minnow",
+        prompt_format="prompt",
+        made_by="docs/minnow.md",
     ),
 }
 DEFAULT_VERSION = "1.5"

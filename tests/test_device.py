@@ -161,3 +161,14 @@ def test_no_other_file_asks_torch_what_there_is():
             ):
                 asking.append(path.name)
     assert set(asking) == {"device.py"}
+
+
+def test_mixed_precision_keeps_weights_in_float32_and_is_for_training_on_hardware_that_has_it(machine):
+    machine("cpu with bf16")
+    choice = choose_device("cpu", "training", precision="bf16-mixed")
+    assert (choice.dtype, choice.lightning_precision) == (torch.float32, "bf16-mixed")
+    with pytest.raises(UserError, match="unknown precision"):
+        choose_device("cpu", "synthesis", precision="bf16-mixed")
+    machine("cpu")
+    with pytest.raises(UserError, match="no bfloat16 arithmetic"):
+        choose_device("cpu", "training", precision="bf16-mixed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from .shards import INDEX_FILE, find_shards, read_index
 
 log = logging.getLogger(__name__)
 
-FRAME_RATE = 44100 / 2048  # frames per second of the 1.5 codec
+FRAME_RATE = 44100 / 2048  # frames per second of the 1.5 codec, for data that does not say its own
 _LISTED = 5  # left-out clips named in the coverage line
 
 
@@ -53,7 +53,7 @@ class SemanticDataModule(lightning.LightningDataModule):
     val_share: share of each speaker's clips that is held out, 0 for none
     num_codebooks: rows of codes that the model reads; None takes what the data has
     codebook_size: the model's codes; a larger one in the data is an error
-    frame_rate: frames per second, for figures in seconds
+    frame_rate: frames per second, for figures in seconds; None takes what the data says
 
     `batches_done` counts the batches consumed; the training module raises it, checkpoints keep it, and the training
     stream starts there.
@@ -70,7 +70,7 @@ class SemanticDataModule(lightning.LightningDataModule):
         val_share: float = 0.05,
         num_codebooks: int | None = None,
         codebook_size: int | None = None,
-        frame_rate: float = FRAME_RATE,
+        frame_rate: float | None = None,
         pack_length: int | None = None,
     ):
         super().__init__()
@@ -82,7 +82,7 @@ class SemanticDataModule(lightning.LightningDataModule):
         self.tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer(tokenizer)
         self.max_length, self.batch_size, self.num_workers = max_length, batch_size, num_workers
         self.seed, self.val_share, self.num_codebooks = seed, val_share, num_codebooks
-        self.frame_rate, self.codebook_size = frame_rate, codebook_size
+        self.frame_rate, self.codebook_size = frame_rate or self._rate_of_data(), codebook_size
         self.pack_length = min(pack_length or max_length, max_length)
         self.batches_done = 0
         self.dataset: PackedClips | None = None
@@ -126,14 +126,19 @@ class SemanticDataModule(lightning.LightningDataModule):
                     "extract the codes with this model's codec and pack them again",
                 )
 
-    def _left_out_by_packing(self) -> list[tuple[str, str]]:
-        """Return what build_dataset could not use, from the indexes of the folders."""
-        found: list[tuple[str, str]] = []
+    def _indexes(self) -> Iterator[dict[str, Any]]:
         for folder in (Path(path) for path in self.train_files):
             for path in sorted(folder.rglob(INDEX_FILE)) if folder.is_dir() else []:
-                listed = (read_index(path.parent) or {}).get("left_out", [])
-                found += [(str(name), str(reason)) for name, reason in listed]
-        return found
+                yield read_index(path.parent) or {}
+
+    def _left_out_by_packing(self) -> list[tuple[str, str]]:
+        """Return what build_dataset could not use, from the indexes of the folders."""
+        return [(str(name), str(reason)) for index in self._indexes() for name, reason in index.get("left_out", [])]
+
+    def _rate_of_data(self) -> float:
+        """Frames per second as the first index that knows it says."""
+        rates = (index.get("frame_rate") for index in self._indexes())
+        return next((float(rate) for rate in rates if isinstance(rate, int | float) and rate > 0), FRAME_RATE)
 
     @property
     def has_validation(self) -> bool:

@@ -13,7 +13,7 @@ from ..audio import MAX_CLIP_S, AudioError, audio_info, measure_lufs, normalize_
 from ..files import write_text
 from .names import text_of
 
-SAMPLE_RATE = 44100  # Hz; what the codecs of all model versions take
+SAMPLE_RATE = 44100  # Hz; the highest that a model version's codec takes, and extraction resamples
 TARGET_LUFS = -23.0  # integrated loudness of a normalized clip (EBU R 128)
 TRUE_PEAK_DBTP = -1.0  # no normalized clip goes above
 _WAV_HEADER = 44  # bytes before the sound in the files that write_wav makes

@@ -10,7 +10,7 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -121,10 +121,14 @@ class Tokenizer:
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.tiktoken` and `special_tokens.json` into `folder`, as a base model has them."""
-        lines = (f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in self._ranks.items())
-        write_text(Path(folder) / TOKENIZER_FILE, "".join(lines))
+        write_text(Path(folder) / TOKENIZER_FILE, ranks_text(self._ranks))
         names = json.dumps(self.special_tokens, indent=2, ensure_ascii=False)
         write_text(Path(folder) / SPECIAL_TOKENS_FILE, names)
+
+
+def ranks_text(ranks: Mapping[bytes, int]) -> str:
+    """Return the text of a tokenizer file."""
+    return "".join(f"{base64.b64encode(token).decode()} {rank}\n" for token, rank in ranks.items())
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:

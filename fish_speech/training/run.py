@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -42,6 +43,9 @@ def run(config: DictConfig, device: DeviceChoice) -> int:
 @contextlib.contextmanager
 def only_run(run_dir: Path) -> Iterator[None]:
     """Keep a second training of the same project out; a killed one's lock is free at once."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # a further process of the same run; the first one holds the lock
+        yield
+        return
     run_dir.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(run_dir / ".lock")
     try:
@@ -80,6 +84,7 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
         "data": config.data_dir or [str(path) for path in config.train_dataset.proto_files],
         "warm_start": config.ckpt_path,
         "device": device.as_dict(),
+        "max_steps": int(config.trainer.max_steps),
     }
     start = start_weights(config, module, resume, settings)
     if start >= config.trainer.max_steps:
@@ -252,6 +257,7 @@ def start_weights(config: DictConfig, module: TextToSemantic, resume: Path | Non
         step = int(content["global_step"])
         if step < config.trainer.max_steps:
             log.info("continuing this project exactly from %s (step %d)", resume, step)
+            tell_of_new_end(config, content["fish_speech"].get("max_steps"), step)
         return step
     if module.has_lora:
         check_fresh_adapters(module.model)
@@ -267,6 +273,20 @@ def start_weights(config: DictConfig, module: TextToSemantic, resume: Path | Non
     else:
         log.info("new run from %s", config.pretrained_ckpt_path)
     return 0
+
+
+def tell_of_new_end(config: DictConfig, before: int | None, step: int) -> None:
+    """Say how the learning rate goes on where trainer.max_steps is another than before: schedules may depend on it."""
+    now = int(config.trainer.max_steps)
+    if before is None or before == now:
+        return
+    factor, peak = instantiate(config.model.lr_scheduler.lr_lambda), float(config.model.optimizer.lr)
+    old, new = (peak * factor(step, num_training_steps=steps) for steps in (before, now))
+    if old != new:
+        log.info(
+            "the run ends at step %d instead of %d, and its schedule with it: the learning rate goes on at %.3g, not %.3g",
+            now, before, new, old,
+        )  # fmt: skip
 
 
 @contextlib.contextmanager

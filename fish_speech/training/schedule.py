@@ -28,6 +28,21 @@ def cosine_with_warmup(
     return max(final_lr_ratio, 0.5 * (1.0 + math.cos(math.pi * num_cycles * 2.0 * progress)))
 
 
+def cosine_to_floor(
+    step: int, num_warmup_steps: float = 10, num_training_steps: int = 10000, final_lr_ratio: float = 0.05
+) -> float:
+    """Rise linearly to 1, go down half a cosine to final_lr_ratio at num_training_steps, and stay there.
+
+    `cosine_with_warmup` is the released one: it cuts the cosine off at its floor, and rises again after its end.
+    """
+    share = cosine_with_warmup(min(step, num_training_steps), num_warmup_steps, num_training_steps)
+    return (
+        share
+        if step < _warmup_steps(num_warmup_steps, num_training_steps)
+        else final_lr_ratio + (1 - final_lr_ratio) * share
+    )
+
+
 def _warmup_steps(warmup: float, total: int | None) -> int:
     if 0 < warmup < 1:
         if total is None:

@@ -181,3 +181,26 @@ def test_missing_shards_are_a_wrong_request(tmp_path, tokenizer):
 def test_wrong_settings_fail_at_once(packed, tokenizer, options):
     with pytest.raises(ValueError):
         module(packed, tokenizer, **options)
+
+
+def test_a_sample_holds_several_clips_of_one_voice_and_never_of_two(make_clips, tmp_path, tokenizer):
+    build(make_clips(tmp_path / "data", {"anna": 24, "bob": 9, "cleo": 15}), tmp_path / "protos")
+    data = module(tmp_path / "protos", tokenizer, pack_length=150, val_share=0.0)
+    speakers, start = data.dataset.clips.speakers, tokenizer.encode("<|im_start|>system\n")
+    samples = [sample for batch in take(data._stream(0), data.batches_per_epoch()) for _, sample in batch]
+    assert all(len({speakers[clip] for clip in sample}) == 1 for sample in samples)
+    assert sorted(clip for sample in samples for clip in sample) == list(range(48))
+    assert max(map(len, samples)) > 1
+    first = next(iter(data.train_dataloader()))["inputs"][0, 0].tolist()
+    begins = [i for i in range(len(first)) if first[i : i + len(start)] == start]
+    assert len(begins) == len(next(iter(data._stream(0)))[0][1])
+
+
+def test_seconds_are_counted_at_the_frame_rate_that_extraction_noted(make_clips, tmp_path, tokenizer):
+    folder = make_clips(tmp_path / "data", {"anna": 5})
+    (folder / ".codec.json").write_text('{"codec_sha256": "x", "frame_rate": 20.0}', encoding="utf-8")
+    build(folder, tmp_path / "protos")
+    assert module(tmp_path / "protos", tokenizer).frame_rate == 20.0
+    (folder / ".codec.json").write_text("{}", encoding="utf-8")
+    build(folder, tmp_path / "protos", force=True)
+    assert module(tmp_path / "protos", tokenizer).frame_rate == pytest.approx(21.533, abs=1e-3)

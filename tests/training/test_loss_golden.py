@@ -7,7 +7,7 @@ import torch
 
 from fish_speech.training.losses import dual_ar_loss
 from fish_speech.training.module import TextToSemantic, parameter_groups
-from fish_speech.training.schedule import constant_with_warmup, cosine_with_warmup
+from fish_speech.training.schedule import constant_with_warmup, cosine_to_floor, cosine_with_warmup
 
 
 @pytest.fixture()
@@ -147,3 +147,22 @@ def test_a_bfloat16_base_trains_float32_adapters(golden, golden_dual_ar, batch, 
     assert loss.item() == pytest.approx(golden("train.json")["full"]["logs"]["train/loss"], rel=2e-2)  # bf16: 8 bits
     adapters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert all("lora_" in name and p.dtype == p.grad.dtype == torch.float32 for name, p in adapters.items())
+
+
+def test_mixed_precision_trains_float32_weights_to_nearly_the_golden_loss(golden, golden_dual_ar, batch):
+    model = golden_dual_ar().train()
+    with torch.autocast("cpu", torch.bfloat16):
+        parts = dual_ar_loss(model, *batch)
+    parts.loss.backward()
+    assert parts.loss.dtype == torch.float32
+    assert parts.loss.item() == pytest.approx(
+        golden("train.json")["full"]["logs"]["train/loss"], rel=2e-2
+    )  # bf16: 8 bits
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in model.parameters())
+    norm = golden("train.json")["full"]["grad_norms"]["layers.0.attention.wqkv.weight"]
+    assert model.layers[0].attention.wqkv.weight.grad.norm().item() == pytest.approx(norm, rel=5e-2)
+
+
+def test_the_cosine_of_pretraining_ends_at_its_floor_and_stays_there():
+    factors = [cosine_to_floor(step, 10, 110, final_lr_ratio=0.1) for step in (0, 5, 10, 60, 110, 150, 1000)]
+    assert factors == pytest.approx([0, 0.5, 1, 0.55, 0.1, 0.1, 0.1])

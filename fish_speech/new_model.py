@@ -1,0 +1,102 @@
+"""Stage: make the folder of an untrained model: config.json, tokenizer.tiktoken and special_tokens.json, no weights.
+
+  python -m fish_speech.new_model --sentences corpus/lm --output checkpoints/NAME
+
+The tokenizer is learned from the sentences; training starts from the folder with --config-name text2semantic_pretrain."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from . import configs
+from .arguments import make_parser, non_negative_int, positive_int
+from .errors import UserError
+from .errors import run as run_main
+from .files import write_text
+from .log import setup
+from .versions import CONFIG_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+
+PROMPT = ("system\n", "user\n", "assistant\n")  # of every clip, beside the instruction
+
+
+def read_sentences(path: Path) -> list[str]:
+    """Return the cleaned lines of a text file, or the .lab files below a folder, in the order of their names."""
+    from .datasets.sources import clean_transcript
+    from .text.normalize import clean_text
+
+    if path.is_dir():
+        texts = [lab.read_text(encoding="utf-8-sig") for lab in sorted(path.rglob("*.lab"))]
+    elif path.is_file():
+        texts = path.read_text(encoding="utf-8-sig").splitlines()
+    else:
+        raise UserError(f"there is no {path}", "the tokenizer is learned from it", "give a text file or a folder")
+    cleaned = [clean_text(clean_transcript(text)).strip() for text in texts]
+    sentences = [text for text in cleaned if text]
+    if not sentences:
+        raise UserError(f"{path} holds no sentences", "a file has one a line, a folder .lab files", "check --sentences")
+    return sentences
+
+
+def make_folder(output: Path, sentences: list[str], shape: dict[str, Any], merges: int) -> str:
+    """Write the model folder and say what it holds. Raises UserError if `output` is a model already."""
+    from .models import DualARConfig
+    from .text import Tokenizer
+    from .text.byte_pairs import count_words, learn_ranks
+    from .text.prompt import SYSTEM_TEXT
+    from .text.tokenizer import ranks_text
+
+    names = (CONFIG_FILE, TOKENIZER_FILE, SPECIAL_TOKENS_FILE, WEIGHTS_FILE)
+    there = [name for name in names if (output / name).exists()]
+    if there:
+        raise UserError(f"{output} is a model folder", f"it has {', '.join(there)}", "choose another --output")
+    words = count_words(sentences)
+    for text in (*PROMPT, SYSTEM_TEXT):  # each clip is trained on with these around its sentence
+        words.update({word: count * len(sentences) for word, count in count_words([text]).items()})
+    ranks = learn_ranks(words, merges)
+    output.mkdir(parents=True, exist_ok=True)
+    write_text(output / TOKENIZER_FILE, ranks_text(ranks))
+    tokenizer = Tokenizer(output)
+    try:
+        config = DualARConfig.from_mapping({**shape, "vocab_size": tokenizer.vocab_size})
+    except (ValueError, TypeError) as error:
+        (output / TOKENIZER_FILE).unlink()
+        raise UserError(
+            "the model's shape does not make sense", str(error), "correct the config or the flag"
+        ) from error
+    tokenizer.save(output)
+    write_text(output / CONFIG_FILE, config.to_json())
+    tokens = sum(len(tokenizer.encode(text, allowed_special=False)) for text in sentences)
+    size = sum(len(text.encode()) for text in sentences)
+    return (
+        f"{output}: {len(ranks) - 256} merges from {len(sentences)} sentences, vocabulary {tokenizer.vocab_size}, "
+        f"{size / tokens:.2f} bytes a token; {config.n_layer}+{config.n_fast_layer} layers of {config.dim}, "
+        f"{config.num_codebooks} codebooks"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse and make the folder."""
+    parser = make_parser("python -m fish_speech.new_model", __doc__ or "")
+    parser.add_argument(
+        "--sentences", type=Path, required=True, help="text file with a sentence a line, or a folder of .lab files"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder to make")
+    parser.add_argument("--model", default="minnow", help="shape: a name in configs/model (default: minnow)")
+    parser.add_argument("--merges", type=non_negative_int, default=200, help="byte-pair merges (default: 200)")
+    parser.add_argument(
+        "--codebooks", type=positive_int, help="codes per frame, as the codec has (default: the shape's)"
+    )
+    arguments = parser.parse_args(argv)
+    setup()
+    shape = configs.read_model(arguments.model)
+    if arguments.codebooks is not None:
+        shape["num_codebooks"] = arguments.codebooks
+    said = make_folder(arguments.output, read_sentences(arguments.sentences), shape, arguments.merges)
+    sys.stdout.write(f"{said}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)

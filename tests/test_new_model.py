@@ -1,0 +1,56 @@
+"""The folder of an untrained model: what is in it, and that training can start from it."""
+
+import json
+
+import pytest
+
+from fish_speech.errors import UserError
+from fish_speech.models import load_dual_ar
+from fish_speech.new_model import main
+from fish_speech.text import Tokenizer
+
+SENTENCES = ("Please hold the line.", "The line is open.", "Nobody is here.")
+
+
+@pytest.fixture
+def labs(tmp_path):
+    for number, text in enumerate(SENTENCES):
+        (tmp_path / "corpus/anna").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"corpus/anna/{number}.lab").write_text(text + "\n", encoding="utf-8")
+    return tmp_path / "corpus"
+
+
+def make(labs, output, *more):
+    assert main(["--sentences", str(labs), "--output", str(output), *more]) == 0
+    return output
+
+
+def test_a_new_folder_loads_without_weights_in_the_shape_asked_for(labs, tmp_path):
+    model = load_dual_ar(make(labs, tmp_path / "m", "--merges", "30", "--codebooks", "5"), load_weights=False)
+    assert model.config.num_codebooks == 5 and model.config.n_layer == 8 and model.config.tie_word_embeddings
+    assert model.config.vocab_size == model.tokenizer.vocab_size == 256 + 30 + 12 + 1024
+    assert model.semantic_begin_id == 256 + 30 + 12
+
+
+def test_the_fixed_words_of_prompts_are_one_token_each(labs, tmp_path):
+    tokenizer = Tokenizer(make(labs, tmp_path / "m"))
+    for text in ("system\n", "user\n", "assistant\n"):
+        assert len(tokenizer.encode(text)) == 2
+    assert len(tokenizer.encode("Speak out the provided text.")) == 6
+
+
+def test_a_folder_and_a_file_of_the_same_sentences_give_equal_files(labs, tmp_path):
+    (tmp_path / "list.txt").write_text("\n".join(SENTENCES) + "\n\n", encoding="utf-8")
+    one, other = make(labs, tmp_path / "one"), make(tmp_path / "list.txt", tmp_path / "other")
+    assert {p.name: p.read_bytes() for p in one.iterdir()} == {p.name: p.read_bytes() for p in other.iterdir()}
+    assert json.loads((one / "special_tokens.json").read_text(encoding="utf-8"))["<|voice|>"] > 256
+
+
+def test_a_model_folder_is_not_overwritten_and_nonsense_is_refused(labs, tmp_path):
+    folder = make(labs, tmp_path / "m")
+    for arguments in ((labs, folder), (tmp_path / "none", tmp_path / "x"), (tmp_path / "m", tmp_path / "x")):
+        with pytest.raises(UserError):
+            make(*arguments)
+    with pytest.raises(UserError, match="minnow"):
+        make(labs, tmp_path / "x", "--model", "whale")
+    assert not (tmp_path / "x").exists()
