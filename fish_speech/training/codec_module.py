@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 from ..errors import UserError
 from ..models.convnext import ConvNeXtBlock
 from ..models.discriminators import Discriminators
-from ..models.firefly import FireflyCodec
+from ..models.firefly import FireflyCodec, FireflyConfig
 from ..models.mel import LogMel
 from .codec_losses import MelLoss, StftLoss, adversarial_loss, discriminator_loss, feature_loss
 from .module import step_seed
@@ -169,13 +169,14 @@ def mel_l1(log_mel: LogMel, made: Tensor, real: Tensor) -> Tensor:
     return (log_mel(made) - log_mel(real)).abs().mean()
 
 
-def start_from_scratch(codec: FireflyCodec, seed: int, layer_scale: float = 0.1) -> None:
-    """Draw new weights; `layer_scale` of each ConvNeXt block is larger than the paper's 1e-6, which needs long trainings."""
+def new_codec(config: FireflyConfig, seed: int, layer_scale: float = 0.1) -> FireflyCodec:
+    """Make a codec with weights drawn from `seed`.
+
+    `layer_scale` is what each ConvNeXt block starts with; the paper's 1e-6 needs long trainings.
+    """
     torch.manual_seed(seed)
+    codec = FireflyCodec(config)
     for module in codec.modules():
-        if isinstance(module, (nn.Conv1d, nn.ConvTranspose1d, nn.Linear)):
-            if hasattr(module, "parametrizations"):  # weight norm: keep the fan-in scaling that it was made with
-                continue
-            module.reset_parameters()
-        elif isinstance(module, ConvNeXtBlock):
+        if isinstance(module, ConvNeXtBlock):
             nn.init.constant_(module.gamma, layer_scale)
+    return codec

@@ -18,7 +18,7 @@ from ..files import remove_leftovers, write_text
 from ..models.firefly import FireflyCodec
 from ..models.loading import codec_config, load_codec, make_codec_config
 from .codec_data import CodecDataModule
-from .codec_module import CodecTraining, start_from_scratch
+from .codec_module import CodecTraining, new_codec
 from .run import build_trainer, find_resume, finish, only_run
 
 log = logging.getLogger(__name__)
@@ -76,8 +76,7 @@ def build_codec(config: DictConfig, load: bool) -> FireflyCodec:
             if config.codec_config
             else codec_config(beside if beside and beside.is_file() else "firefly_gan_vq")
         )
-        codec = FireflyCodec(make_codec_config(shape, config.codec_config or "the codec config"))
-        start_from_scratch(codec, config.seed)
+        codec = new_codec(make_codec_config(shape, config.codec_config or "the codec config"), config.seed)
         if load:
             log.info("new weights, training from scratch")
     total = sum(p.numel() for p in codec.parameters())
