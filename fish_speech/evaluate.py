@@ -149,6 +149,8 @@ def check_request(given: argparse.Namespace) -> None:
     problems += [f"there is no folder {path}" for path in dict.fromkeys(folders) if not path.is_dir()]
     wanted = [path for _, path in given.codec] + ([given.texts] if given.texts else []) + given.prompt_tokens
     problems += [f"there is no file {path}" for path in dict.fromkeys(wanted) if not path.is_file()]
+    unwritable = [ascii(str(path)) for path in (*folders, *wanted, given.output) if not _is_utf8(str(path))]
+    problems += [f"{name} cannot be named in a report: it is not UTF-8" for name in dict.fromkeys(unwritable)]
     if problems:
         raise UserError(
             "this cannot be evaluated", "; ".join(problems), "see python -m fish_speech.evaluate --help for what fits"
@@ -159,6 +161,10 @@ def check_request(given: argparse.Namespace) -> None:
             f"its {RESULTS} would be overwritten",
             "give another --output, or --force to replace it",
         )
+
+
+def _is_utf8(text: str) -> bool:
+    return text == text.encode("utf-8", "replace").decode("utf-8")
 
 
 def read_texts(path: Path, limit: int | None) -> list[str]:
@@ -241,6 +247,7 @@ def evaluate(given: argparse.Namespace) -> int:
     texts = read_texts(given.texts, given.limit) if given.texts else []
     from . import evaluation
     from .evaluation.report import render
+    from .evaluation.systems import codec_beside
     from .evaluation.summary import plain_table
 
     wanted = given.measures
@@ -252,8 +259,10 @@ def evaluate(given: argparse.Namespace) -> int:
         left_out.append("similarity is not measured: no --speaker")
     for line in left_out:
         logger.info("%s", line)
+    for _, folder in given.checkpoint:
+        codec_beside(folder)  # what is missing is said before anything is loaded
     if given.checkpoint:
-        sampling_config(given)  # what is wrong with it is said before a model is loaded
+        sampling_config(given)
     if given.force and (given.output / RESULTS).exists():
         (given.output / RESULTS).unlink()
         shutil.rmtree(given.output / AUDIO, ignore_errors=True)

@@ -54,7 +54,9 @@ def strip_plot(column: Column, results: Sequence[Mapping[str, Any]]) -> str:
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
     """About `count` round numbers that enclose low to high, at least two."""
-    span = high - low or abs(high) or 1.0
+    span = high - low
+    if span < 1e-6 * max(1.0, abs(high)):  # one value, as far as an axis can tell
+        span = max(1.0, abs(high))
     raw = span / count
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)

@@ -38,13 +38,13 @@ class PocketSphinx:
         from importlib.metadata import version
 
         self.name = f"pocketsphinx {version('pocketsphinx')} en-us"
-        # Batch normalisation of the cepstra: the live kind would carry the level of one clip over to the next.
         self._decoder = module.Decoder(samprate=SAMPLE_RATE, cmn="batch", loglevel="FATAL")
 
     def __call__(self, samples: np.ndarray) -> str:
         pcm = (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
-        if not pcm:
+        if not np.any(samples):  # it hears a word in digital silence
             return ""
+        self._decoder.reinit_feat()  # else its estimate of the noise goes from one clip to the next
         self._decoder.start_utt()
         self._decoder.process_raw(pcm, full_utt=True)
         self._decoder.end_utt()

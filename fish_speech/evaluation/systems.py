@@ -69,8 +69,10 @@ def read_recordings(name: str, folder: Path, limit: int | None = None) -> System
     names: set[str] = set()
     for path in paths[:limit]:
         label = "_".join(path.relative_to(folder).with_suffix("").parts)
-        label = label if label not in names else f"{label}_{len(names)}"
-        names.add(label)
+        label = label.encode("utf-8", "replace").decode("utf-8")  # POSIX names may be any bytes
+        while label.lower() in names:
+            label += "_"
+        names.add(label.lower())
         clips.append(Clip(label, transcripts.read(path).text, path))
     without = sum(clip.text is None for clip in clips)
     if without:

@@ -1,0 +1,131 @@
+"""Recogniser, speaker encoder and DNSMOS, on real speech."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from fish_speech.audio import read_audio
+from fish_speech.errors import UserError
+from fish_speech.evaluation import (
+    SpeakerEncoder,
+    dnsmos,
+    evaluate_recordings,
+    mean_embedding,
+    plan_listening,
+    similarity,
+    transcribe,
+    word_errors,
+)
+from fish_speech.evaluation.measure import TargetVoice
+from fish_speech.evaluation.recognition import choose_asr, resample, whisper_weights
+
+WITHOUT = "the eval extra is not installed"
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    pytest.importorskip("webrtcvad", reason=WITHOUT)
+    pytest.importorskip("resemblyzer", reason=WITHOUT)
+    return SpeakerEncoder()
+
+
+def test_clear_speech_is_understood(allison):
+    pytest.importorskip("pocketsphinx", reason=WITHOUT)
+    text = allison[0].with_suffix(".txt").read_text(encoding="utf-8")
+    heard = transcribe(*read_audio(allison[0]), asr="pocketsphinx")
+    rate = word_errors(text, heard).rate
+    assert rate is not None and rate < 0.4, heard  # 3 of 16 words are misheard
+
+
+def test_what_is_heard_does_not_depend_on_what_was_heard_before(allison):
+    pytest.importorskip("pocketsphinx", reason=WITHOUT)
+    clip = read_audio(allison[1])
+    first = transcribe(*clip, asr="pocketsphinx")
+    transcribe(0.01 * np.random.default_rng(0).standard_normal(16000).astype(np.float32), 16000, asr="pocketsphinx")
+    assert transcribe(*clip, asr="pocketsphinx") == first
+
+
+@pytest.mark.parametrize("samples", [np.zeros(0, np.float32), np.zeros(8000, np.float32)])
+def test_nothing_is_heard_in_silence(samples):
+    pytest.importorskip("pocketsphinx", reason=WITHOUT)
+    assert transcribe(samples, 16000, asr="pocketsphinx") == ""
+
+
+def test_one_speaker_is_more_like_herself_than_like_a_synthetic_voice(encoder, allison, synthetic):
+    first, second, *others = (encoder.embed(*read_audio(path)) for path in allison)
+    stranger = encoder.embed(*synthetic)
+    voice = mean_embedding([second, *others])
+    assert similarity(first, voice) > 0.85
+    assert similarity(stranger, voice) < 0.75
+    assert similarity(first, first) == pytest.approx(1)
+    assert similarity(first, stranger) == pytest.approx(similarity(stranger, first))
+
+
+@pytest.mark.parametrize("seconds", [0, 0.01, 1])
+def test_silence_has_no_voice(encoder, seconds):
+    assert encoder.embed(np.zeros(round(seconds * 16000), np.float32), 16000) is None
+
+
+def test_a_recording_is_not_compared_with_itself(tmp_path):
+    a, b, c = np.eye(3)
+    voice = TargetVoice({tmp_path / "a": a, tmp_path / "b": b, tmp_path / "c": c})
+    assert voice.score(a, tmp_path / "a") == pytest.approx(0)
+    assert voice.score(a) == pytest.approx(3**-0.5)
+    assert TargetVoice({tmp_path / "a": a}).score(a, tmp_path / "a") == pytest.approx(1)  # there is no other
+
+
+def test_dnsmos_prefers_clean_speech_to_noisy(allison):
+    pytest.importorskip("onnxruntime", reason=WITHOUT)
+    pytest.importorskip("speechmos", reason=WITHOUT)
+    samples, rate = read_audio(allison[1])
+    noisy = samples + 0.1 * np.random.default_rng(0).standard_normal(len(samples)).astype(np.float32)
+    clean, spoilt = dnsmos(samples, rate), dnsmos(noisy, rate)
+    assert clean["overall"] > 2.5 > 2 > spoilt["overall"]
+    assert dnsmos(np.zeros(0), rate) is None
+
+
+@pytest.mark.slow
+def test_recordings_are_summed_up_for_the_demo(allison):
+    for package in ("jiwer", "num2words", "pocketsphinx", "resemblyzer", "speechmos", "onnxruntime"):
+        pytest.importorskip(package, reason=WITHOUT)
+    items = [(path, path.with_suffix(".txt").read_text(encoding="utf-8")) for path in allison]
+    summary = evaluate_recordings(items, speaker=allison[0].parent, asr="pocketsphinx")
+    assert summary["clips"] == len(summary["per_clip"]) == 4
+    assert 0 < summary["wer"] < 0.5 and summary["wer_95"][0] <= summary["wer"] <= summary["wer_95"][1]
+    assert summary["similarity"] > 0.9
+    assert 1 <= summary["dnsmos_overall"] <= 5
+
+
+def test_resampling_gives_16_khz():
+    assert len(resample(np.zeros(44100), 44100)) == 16000
+    assert resample(np.zeros(16000), 16000).dtype == np.float32
+
+
+def test_whisper_is_taken_only_if_its_weights_are_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert whisper_weights() is None
+    (tmp_path / "whisper").mkdir()
+    (tmp_path / "whisper" / "tiny.pt").touch()
+    (tmp_path / "whisper" / "base.en.pt").touch()
+    assert whisper_weights() == tmp_path / "whisper" / "base.en.pt"
+    assert whisper_weights("tiny") == tmp_path / "whisper" / "tiny.pt"
+    assert whisper_weights(str(tmp_path / "gone.pt")) is None
+
+
+def test_pocketsphinx_refuses_other_languages():
+    with pytest.raises(UserError, match="language 'de'"):
+        choose_asr("pocketsphinx", language="de")
+
+
+def test_a_missing_package_leaves_out_a_measure_with_one_line_or_is_an_error_if_asked_for(monkeypatch):
+    def find(name):
+        return None if name in ("speechmos", "resemblyzer") else object()
+
+    monkeypatch.setattr("importlib.util.find_spec", find)
+    monkeypatch.setitem(sys.modules, "speechmos", None)
+    listening, lines = plan_listening(None, "pocketsphinx")
+    assert listening.measures == {"intelligibility"}
+    assert [line.split()[0] for line in lines] == ["similarity", "quality"]
+    with pytest.raises(UserError, match=r"pip install 'fish-speech-voice-toolkit\[eval\]'"):
+        plan_listening(["quality"])

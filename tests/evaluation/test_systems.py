@@ -1,0 +1,85 @@
+"""Recordings are listed, checkpoints speak and say whether they ended, codecs give back what went in."""
+
+import numpy as np
+import pytest
+import torch
+
+from fish_speech.audio import read_audio, write_wav
+from fish_speech.errors import UserError
+from fish_speech.evaluation import systems
+from fish_speech.synthesis import SamplingConfig, speak
+
+from ..conftest import CODEC_FILE
+
+
+@pytest.fixture(scope="module")
+def speaker(small_base):
+    return systems.load_voice(small_base, "cpu")
+
+
+def test_recordings_are_listed_in_order_with_their_words(tmp_path):
+    for name in ("b/two.wav", "a.wav", "A/a.wav", "A_a.wav"):
+        write_wav(tmp_path / name, np.zeros(800), 8000)
+    (tmp_path / "b/two.lab").write_text("Two  words\n", encoding="utf-8")
+    found = systems.read_recordings("r", tmp_path)
+    assert [clip.text for clip in found.clips] == [None, None, None, "Two words"]
+    assert len({clip.name for clip in found.clips}) == 4
+    assert found.clips[3].name == "b_two"
+    assert len(systems.read_recordings("r", tmp_path, limit=2).clips) == 2
+
+
+def test_a_folder_without_recordings_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no audio file"):
+        systems.read_recordings("r", tmp_path)
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_sentence_that_ran_into_the_limit_is_told_from_one_that_ended(speaker, tmp_path, monkeypatch, ends):
+    end = speaker.model.tokenizer.id_of("<|im_end|>")
+    frame = torch.tensor([speaker.model.semantic_begin_id, *[5] * speaker.codec.codebooks])
+
+    def columns(*_):
+        yield from [frame] * 6
+        if ends:
+            yield torch.tensor([end, *[0] * speaker.codec.codebooks])
+
+    monkeypatch.setattr(speak, "generate_columns", columns)
+    spoken = systems.speak_texts("m", tmp_path, speaker, ["One.", "Two."], tmp_path, SamplingConfig(), seed=1)
+    assert [clip.known["ends_by_itself"] for clip in spoken.clips] == [ends, ends]
+    assert all(clip.sound.is_file() for clip in spoken.clips)
+
+
+def test_the_same_seed_says_the_same_and_each_text_is_drawn_by_its_own(speaker, tmp_path):
+    def say(folder, *texts):
+        made = systems.speak_texts("m", folder, speaker, texts, folder, SamplingConfig(), seed=1)
+        return [clip.sound.read_bytes() for clip in made.clips]
+
+    first = say(tmp_path / "a", "Hi.", "Ho.")
+    assert say(tmp_path / "b", "Hi.", "Ho.") == first
+    assert say(tmp_path / "c", "Hi.") == first[:1]
+
+
+def test_a_codec_gives_back_every_clip_at_its_own_length_and_notes_the_distance(small_base, tmp_path):
+    rng = np.random.default_rng(0)
+    for number, seconds in enumerate((0.5, 0.7, 0.01)):
+        write_wav(tmp_path / f"in/{number}.wav", 0.1 * rng.standard_normal(round(seconds * 44100)), 44100)
+    originals = systems.read_recordings("o", tmp_path / "in")
+    made = systems.reconstruct("c", small_base / CODEC_FILE, originals, tmp_path / "out", "cpu")
+    assert [clip.failure is None for clip in made.clips] == [True, True, False]
+    for clip, seconds in zip(made.clips[:2], (0.5, 0.7)):
+        assert clip.known["mel_l1"] > 0
+        samples, rate = read_audio(clip.sound)
+        assert len(samples) / rate == pytest.approx(seconds, abs=2048 / 44100)  # whole frames of 2048 samples
+
+
+def test_the_distance_of_a_sound_to_itself_is_zero(speaker):
+    waveform = torch.sin(torch.arange(9000) / 7)
+    assert systems.mel_distance(speaker.codec, waveform, waveform) == 0
+
+
+def test_reference_codes_need_their_words(speaker, tmp_path):
+    np.save(tmp_path / "voice.npy", np.zeros((8, 5), np.int32))
+    with pytest.raises(UserError, match=r"voice\.txt"):
+        systems.read_prompts([tmp_path / "voice.npy"], speaker)
+    (tmp_path / "voice.txt").write_text("Five frames.", encoding="utf-8")
+    assert systems.read_prompts([tmp_path / "voice.npy"], speaker)[0].text == "Five frames."
