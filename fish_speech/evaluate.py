@@ -247,8 +247,8 @@ def evaluate(given: argparse.Namespace) -> int:
     texts = read_texts(given.texts, given.limit) if given.texts else []
     from . import evaluation
     from .evaluation.report import render
-    from .evaluation.systems import codec_beside
     from .evaluation.summary import plain_table
+    from .evaluation.systems import codec_beside
 
     wanted = given.measures
     listening, left_out = evaluation.plan_listening(wanted, given.asr, given.whisper_model, given.language)

@@ -5,11 +5,14 @@ As a guide: clips of one speaker score about 0.9, different speakers of one sex 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from importlib import metadata
+from types import ModuleType
 
 import numpy as np
 
-from .extras import require
+from .extras import missing, require
 from .recognition import resample
 
 
@@ -17,6 +20,7 @@ class SpeakerEncoder:
     """Turns a clip into a vector that says who speaks. Runs on the CPU; about 0.05 s per second of sound."""
 
     def __init__(self) -> None:
+        import_voice_detector()
         self._resemblyzer = require("resemblyzer", "speaker similarity")
         self._encoder = self._resemblyzer.VoiceEncoder("cpu", verbose=False)
 
@@ -33,6 +37,19 @@ class SpeakerEncoder:
             return None
         embedding = self._encoder.embed_utterance(voiced)
         return embedding if np.isfinite(embedding).all() else None
+
+
+def import_voice_detector() -> None:
+    """Import webrtcvad for resemblyzer, also where the newest setuptools lacks what webrtcvad reads its version with."""
+    if missing("pkg_resources"):
+        stand_in = ModuleType("pkg_resources")
+        vars(stand_in)["get_distribution"] = metadata.distribution
+        sys.modules["pkg_resources"] = stand_in
+    try:
+        require("webrtcvad", "speaker similarity")
+    finally:
+        if sys.modules.get("pkg_resources") is not None and sys.modules["pkg_resources"].__spec__ is None:
+            del sys.modules["pkg_resources"]
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,5 +1,6 @@
 """Recogniser, speaker encoder and DNSMOS, on real speech."""
 
+import importlib.util
 import sys
 
 import numpy as np
@@ -19,6 +20,7 @@ from fish_speech.evaluation import (
 )
 from fish_speech.evaluation.measure import TargetVoice
 from fish_speech.evaluation.recognition import choose_asr, resample, whisper_weights
+from fish_speech.evaluation.similarity import import_voice_detector
 
 WITHOUT = "the eval extra is not installed"
 
@@ -65,6 +67,18 @@ def test_one_speaker_is_more_like_herself_than_like_a_synthetic_voice(encoder, a
 @pytest.mark.parametrize("seconds", [0, 0.01, 1])
 def test_silence_has_no_voice(encoder, seconds):
     assert encoder.embed(np.zeros(round(seconds * 16000), np.float32), 16000) is None
+
+
+def test_a_voice_detector_that_wants_pkg_resources_is_imported_without_it(tmp_path, monkeypatch):
+    lines = "import pkg_resources", "version = pkg_resources.get_distribution('numpy').version"
+    (tmp_path / "webrtcvad.py").write_text("\n".join(lines), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "webrtcvad", raising=False)
+    monkeypatch.delitem(sys.modules, "pkg_resources", raising=False)
+    import_voice_detector()
+    assert sys.modules["webrtcvad"].version == np.__version__
+    if importlib.util.find_spec("pkg_resources") is None:
+        assert "pkg_resources" not in sys.modules
 
 
 def test_a_recording_is_not_compared_with_itself(tmp_path):
