@@ -6,14 +6,17 @@ STAMP := $(VENV)/.installed
 # Named here so that one known version is installed first; pyproject allows a range.
 TORCH ?= torch==2.13.0
 
-.PHONY: test test-slow lint bench clean
+.PHONY: demo test test-slow lint bench clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q $(TORCH)
-	$(BIN)/python -m pip install -q -e '.[dev]'
+	$(BIN)/python -m pip install -q -e '.[dev,eval]'
 	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python tools/demo.py
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2

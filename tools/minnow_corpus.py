@@ -1,6 +1,6 @@
 """Build the corpus that minnow is trained on: synthetic voices reading sentences, and real voices for the codec.
 
-Everything comes from Debian packages (docs/minnow_corpus_sources.md names them and their licences):
+Everything comes from Debian packages (docs/minnow.md names them and their licences):
 
     lm/VOICE/NNNNNN.wav + .lab      flite and espeak-ng reading sentences of tools/minnow_text.py
     lm_heldout/VOICE/...            the same voices reading sentences that are not in lm; texts.txt lists them

@@ -1,0 +1,135 @@
+"""The main job on the bundled recordings with the bundled model, offline: prepare, fine-tune, merge, speak, measure.
+
+  python tools/demo.py
+
+Runs the commands that a user types and shows each. Writes output/demo.wav, output/demo-evaluation/report.html and a table.
+The same command again continues where it stopped; --fresh starts anew."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SAMPLES = Path("samples")
+DATA, RUN, MERGED = Path("training_data/demo"), Path("results/demo"), Path("checkpoints/demo-merged")
+BASE = Path("checkpoints/minnow")
+TEXTS = Path("tools/demo_texts.txt")  # sentences that are not in the samples
+SOUND, EVALUATION = Path("output/demo.wav"), Path("output/demo-evaluation")
+STEPS = 200
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo in the repository's folder; return the exit code of the first command that fails, else 0."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of fine-tuning (default: {STEPS})")
+    parser.add_argument("--fresh", action="store_true", help="remove what an earlier demo left first")
+    options = parser.parse_args(argv)
+    if options.fresh:
+        for folder in (DATA, RUN, MERGED, EVALUATION):
+            shutil.rmtree(ROOT / folder, ignore_errors=True)
+    seconds = {}
+    for name, command in commands(options.steps):
+        sys.stdout.write(f"\n== {name} ==\n$ python {' '.join(quoted(word) for word in command)}\n")
+        sys.stdout.flush()
+        began = time.monotonic()
+        code = subprocess.run([sys.executable, *command], cwd=ROOT).returncode
+        seconds[name] = time.monotonic() - began
+        if code:
+            sys.stderr.write(f"the demo stopped: {name} ended with exit code {code}; the same command continues\n")
+            return code
+    sys.stdout.write("\n" + table(seconds) + f"\n\nListen to {SOUND}; look at {EVALUATION / 'report.html'}\n")
+    return 0
+
+
+def commands(steps: int) -> list[tuple[str, list[str]]]:
+    """What a user would type, step by step, without the word python."""
+    sentence = (ROOT / TEXTS).read_text(encoding="utf-8").splitlines()[0]
+    return [
+        ("prepare", ["prepare_dataset.py", "--input", str(SAMPLES), "--output", str(DATA)]),
+        (
+            "fine-tune and merge",
+            ["finetune_tts.py", "--project", RUN.name, "--model-version", "minnow", "--data-dir", str(DATA), "--full-pipeline",
+             "--max-steps", str(steps), *RECIPE],
+        ),
+        (
+            "speak",
+            ["cli_tts.py", sentence, "--model-version", "minnow", "--model-path", str(MERGED), "-o", str(SOUND)],
+        ),
+        (
+            "measure",
+            ["-m", "fish_speech.evaluate", "--checkpoint", f"before={BASE}", "--checkpoint", f"after={MERGED}",
+             "--recordings", f"recordings={DATA}", "--texts", str(TEXTS), "--speaker", str(DATA), "--limit", "8",
+             "--measures", "intelligibility,similarity", "--output", str(EVALUATION), "--force"],
+        ),
+    ]  # fmt: skip
+
+
+# All weights and a high rate: the base is small and has never heard a person.
+RECIPE = [
+    "--lora-config",
+    "none",
+    "--learning-rate",
+    "3e-4",
+    "--batch-size",
+    "4",
+    "--max-length",
+    "512",
+    "--save-every-n-steps",
+    "50",
+]
+
+
+def quoted(word: str) -> str:
+    """A word as it is typed in a shell."""
+    return f'"{word}"' if " " in word else word
+
+
+def table(seconds: dict[str, float]) -> str:
+    """What was done and what came of it, from the files that the commands wrote."""
+    summary = json.loads((ROOT / DATA / "dataset_summary.json").read_text(encoding="utf-8"))
+    results = json.loads((ROOT / EVALUATION / "results.json").read_text(encoding="utf-8"))
+    found = {system["name"]: system["summary"] for system in results["systems"]}
+    before, after, real = (found[name] for name in ("before", "after", "recordings"))
+    losses, held_out = scalars("train/loss"), scalars("val/loss")
+    rows = [
+        ("clips", f"{summary['total_files']}"),
+        ("seconds of speech", f"{60 * summary['total_duration_minutes']:.0f}"),
+        ("fine-tuning steps", f"{losses[-1][0] + 1}"),
+        ("training loss, first and last", f"{losses[0][1]:.2f} -> {losses[-1][1]:.2f}"),
+        ("held-out loss, first and last", f"{held_out[0][1]:.2f} -> {held_out[-1][1]:.2f}"),
+        ("speaker similarity, before -> after (recordings)", figures("similarity", before, after, real)),
+        ("word error rate, before -> after (recordings)", figures("wer", before, after, real)),
+        *((f"time to {name}", f"{value:.0f} s") for name, value in seconds.items()),
+        ("time in all", f"{sum(seconds.values()):.0f} s"),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def figures(key: str, before: dict, after: dict, real: dict) -> str:
+    """One measure of the three systems."""
+    return f"{before[key]:.2f} -> {after[key]:.2f} ({real[key]:.2f})"
+
+
+def scalars(name: str) -> list[tuple[int, float]]:
+    """The (step, value) pairs of one TensorBoard curve of the run."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    points = {}
+    for file in sorted((ROOT / RUN / "logs").rglob("events.out.tfevents.*")):
+        events = EventAccumulator(str(file))
+        events.Reload()
+        if name in events.Tags()["scalars"]:
+            points.update({event.step: event.value for event in events.Scalars(name)})
+    return sorted(points.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
