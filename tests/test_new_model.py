@@ -27,7 +27,7 @@ def make(labs, output, *more):
 
 def test_a_new_folder_loads_without_weights_in_the_shape_asked_for(labs, tmp_path):
     model = load_dual_ar(make(labs, tmp_path / "m", "--merges", "30", "--codebooks", "5"), load_weights=False)
-    assert model.config.num_codebooks == 5 and model.config.n_layer == 8 and model.config.tie_word_embeddings
+    assert model.config.num_codebooks == 5 and model.config.n_layer == 6 and model.config.tie_word_embeddings
     assert model.config.vocab_size == model.tokenizer.vocab_size == 256 + 30 + 12 + 1024
     assert model.semantic_begin_id == 256 + 30 + 12
 
