@@ -202,7 +202,7 @@ def evaluate_recordings(
     With `speaker`, a folder of recordings, similarity to that speaker is measured too. Without `measures`, those whose
     packages are missing are left out.
     """
-    clips = [Clip(Path(path).stem, text, Path(path)) for path, text in items]
+    clips = [Clip(Path(path).stem, text, Path(path).resolve()) for path, text in items]
     listening, _ = plan_listening(measures, asr, None, language)
     if speaker is None:
         listening = listening.without("similarity")

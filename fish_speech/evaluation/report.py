@@ -97,7 +97,7 @@ def render(report: Mapping[str, Any], folder: Path, players: int = 20) -> str:
 
 def _summary(results: Sequence[Result]) -> str:
     columns = columns_of(results)
-    arrows = {"higher": " ↑", "lower": " ↓", "": ""}
+    arrows = {"higher": "&nbsp;↑", "lower": "&nbsp;↓", "": ""}
     head = "".join(f'<th title="{_text(c.meaning)}">{_text(c.title)}{arrows[c.better]}</th>' for c in columns)
     rows = []
     for index, result in enumerate(results):

@@ -49,12 +49,12 @@ class System:
 
 
 def find_recordings(folder: Path) -> list[Path]:
-    """List the audio files below `folder`, sorted by their paths; raise UserError if there are none."""
+    """List the audio files below `folder` by absolute path, sorted; raise UserError if there are none."""
     fix = "check the path"
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}", "recordings are read from it", fix)
     try:
-        paths = find_audio(folder)
+        paths = find_audio(folder.resolve())  # however a folder is named, its clips have one name
     except AudioError as error:
         raise UserError(f"cannot search {folder}", str(error), "make the folder readable") from None
     if not paths:
@@ -68,7 +68,7 @@ def read_recordings(name: str, folder: Path, limit: int | None = None) -> System
     transcripts, clips = Transcripts(), []
     names: set[str] = set()
     for path in paths[:limit]:
-        label = "_".join(path.relative_to(folder).with_suffix("").parts)
+        label = "_".join(path.relative_to(folder.resolve()).with_suffix("").parts)
         label = label.encode("utf-8", "replace").decode("utf-8")  # POSIX names may be any bytes
         while label.lower() in names:
             label += "_"

@@ -1,5 +1,7 @@
 """Recordings are listed, checkpoints speak and say whether they ended, codecs give back what went in."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -26,6 +28,12 @@ def test_recordings_are_listed_in_order_with_their_words(tmp_path):
     assert len({clip.name for clip in found.clips}) == 4
     assert found.clips[3].name == "b_two"
     assert len(systems.read_recordings("r", tmp_path, limit=2).clips) == 2
+
+
+def test_a_clip_has_one_name_however_its_folder_is_given(tmp_path, monkeypatch):
+    write_wav(tmp_path / "voice/a.wav", np.zeros(800), 8000)
+    monkeypatch.chdir(tmp_path)
+    assert systems.find_recordings(Path("voice")) == systems.find_recordings(tmp_path / "voice" / ".." / "voice")
 
 
 def test_a_folder_without_recordings_is_refused(tmp_path):
