@@ -1,6 +1,7 @@
 """Speaker similarity: the cosine between voice embeddings (GE2E, arXiv:1710.10467, weights in resemblyzer's wheel).
 
-As a guide: clips of one speaker score about 0.9, different speakers of one sex 0.6-0.75.
+As a guide: different speakers of one sex score 0.6-0.75. A speaker's own clips score by their length, Allison's 0.82
+under 1.5 s, 0.93 at 3-6 s, 0.97 above: compare systems on the same sentences.
 """
 
 from __future__ import annotations
