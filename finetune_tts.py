@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     extract.add_argument("--num-workers-extract", type=flags.positive_int, default=1, help="processes (default: 1)")
     extract.add_argument("--device-extract", choices=DEVICES, help="where to extract (default: as --device)")
     train = parser.add_argument_group("training")
-    train.add_argument("--max-steps", type=flags.positive_int, help="optimizer steps (default: 300)")
+    train.add_argument("--max-steps", type=flags.positive_int, help="optimizer steps (default: 300; minnow 200)")
     train.add_argument("--max-epochs", type=flags.positive_int, help="passes over all clips, if that ends sooner")
     train.add_argument("--batch-size", type=flags.positive_int, default=4, help="packed samples a batch (default: 4)")
     train.add_argument("--gradient-accumulation-steps", type=flags.positive_int, default=1,
@@ -67,13 +68,13 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--max-length",
         type=flags.positive_int,
-        help="clips are packed into samples of so many tokens (default: 4096; 1024 without CUDA)",
+        help="clips are packed into samples of so many tokens (default: 4096; 1024 without CUDA; minnow 384)",
     )
-    train.add_argument("--learning-rate", type=flags.positive_float, default=5e-5,
-                       help="1e-5 to 5e-5 is safe (default: 5e-5)")  # fmt: skip
+    train.add_argument("--learning-rate", type=flags.positive_float,
+                       help="1e-5 to 5e-5 is safe (default: 5e-5; minnow 3e-4)")  # fmt: skip
     train.add_argument("--warmup-steps", type=flags.non_negative_int, default=10, help="(default: 10)")
-    train.add_argument("--lora-config", default="r_8_alpha_16",
-                       help="a name in configs/lora, or none to train all weights (default: r_8_alpha_16)")  # fmt: skip
+    train.add_argument("--lora-config",
+                       help="a name in configs/lora; none: all weights (default: r_8_alpha_16; minnow none)")  # fmt: skip
     train.add_argument("--save-every-n-steps", type=flags.positive_int, default=100,
                        help="optimizer steps between checkpoints and validations (default: 100)")  # fmt: skip
     train.add_argument("--log-every-n-steps", type=flags.positive_int, default=10, help="(default: 10)")
@@ -95,10 +96,21 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> int:
     options = make_parser().parse_args()
     setup()
+    fill_in(options)
     check(options)
     if options.list_checkpoints:
         return show_checkpoints(options.project)
     return run_steps(plan(options), Path("results") / options.project / "logs")
+
+
+def fill_in(options: argparse.Namespace) -> None:
+    """Put the model version's way of training where the user says nothing."""
+    recipe = VERSIONS[options.model_version].recipe
+    if options.max_steps is None and options.max_epochs is not None:
+        options.max_steps = 1_000_000_000
+    for name, value in asdict(recipe).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
 
 
 def check(options: argparse.Namespace) -> None:
@@ -228,7 +240,7 @@ def train_step(options: argparse.Namespace, data: Path, base: Path, protos: Path
         "device": options.device,
         "force_mps": options.force_mps,
         "trainer.precision": {"fp32": 32, "bf16": "bf16"}[options.precision],
-        "trainer.max_steps": options.max_steps or (1_000_000_000 if options.max_epochs else 300),
+        "trainer.max_steps": options.max_steps,
         "max_epochs": options.max_epochs,
         "reached_is_done": options.full_pipeline,  # the same command again goes on with merging
         "trainer.accumulate_grad_batches": options.gradient_accumulation_steps,

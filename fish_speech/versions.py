@@ -14,6 +14,16 @@ CODEC_RECORD = ".codec.json"  # in a data folder: the codec that its codes were 
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How finetune_tts.py trains where the user does not say."""
+
+    lora_config: str = "r_8_alpha_16"  # a name in configs/lora, or none: all weights
+    learning_rate: float = 5e-5
+    max_steps: int = 300
+    max_length: int | None = None  # tokens of a packed sample; None: 4096, 1024 without CUDA
+
+
+@dataclass(frozen=True)
 class ModelVersion:
     """Names and formats of one model version. Paths are relative to the folder the user works in."""
 
@@ -24,6 +34,7 @@ class ModelVersion:
     codec_config: str  # name of a yaml in configs/codec
     prompt_format: str  # module of fish_speech.text that lays out its prompts
     revision: str = "main"  # branch, tag or commit; hub.py holds a folder to the commit that its first download saw
+    recipe: Recipe = Recipe()
     made_by: str = ""  # the page that says how to make its files anew, where no hub has them
 
     @property
@@ -65,6 +76,8 @@ VERSIONS: dict[str, ModelVersion] = {
         codec_file="codec.pth",
         codec_config="minnow",
         prompt_format="prompt",
+        # So small a base has no room to spare: adapters hardly change its voice, and it was trained on short samples.
+        recipe=Recipe(lora_config="none", learning_rate=3e-4, max_steps=200, max_length=384),
         made_by="docs/minnow.md",
     ),
 }

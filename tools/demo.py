@@ -71,21 +71,6 @@ def commands(steps: int) -> list[tuple[str, list[str]]]:
     ]  # fmt: skip
 
 
-# All weights and a high rate: the base is small and has never heard a person.
-RECIPE = [
-    "--lora-config",
-    "none",
-    "--learning-rate",
-    "3e-4",
-    "--batch-size",
-    "4",
-    "--max-length",
-    "512",
-    "--save-every-n-steps",
-    "50",
-]
-
-
 def quoted(word: str) -> str:
     """A word as it is typed in a shell."""
     return f'"{word}"' if " " in word else word
