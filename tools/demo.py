@@ -56,7 +56,7 @@ def commands(steps: int) -> list[tuple[str, list[str]]]:
         (
             "fine-tune and merge",
             ["finetune_tts.py", "--project", RUN.name, "--model-version", "minnow", "--data-dir", str(DATA), "--full-pipeline",
-             "--max-steps", str(steps), *RECIPE],
+             "--max-steps", str(steps), "--save-every-n-steps", "50"],
         ),
         (
             "speak",
@@ -100,7 +100,8 @@ def table(seconds: dict[str, float]) -> str:
 
 def figures(key: str, before: dict, after: dict, real: dict) -> str:
     """One measure of the three systems."""
-    return f"{before[key]:.2f} -> {after[key]:.2f} ({real[key]:.2f})"
+    one, other, best = ("none" if found.get(key) is None else f"{found[key]:.2f}" for found in (before, after, real))
+    return f"{one} -> {other} ({best})"
 
 
 def scalars(name: str) -> list[tuple[int, float]]:
