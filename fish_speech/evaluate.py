@@ -149,6 +149,12 @@ def check_request(given: argparse.Namespace) -> None:
     problems += [f"there is no folder {path}" for path in dict.fromkeys(folders) if not path.is_dir()]
     wanted = [path for _, path in given.codec] + ([given.texts] if given.texts else []) + given.prompt_tokens
     problems += [f"there is no file {path}" for path in dict.fromkeys(wanted) if not path.is_file()]
+    replaced = (given.output / AUDIO).resolve()
+    problems += [
+        f"{path} lies in {given.output / AUDIO}, which is written anew"
+        for path in dict.fromkeys((*folders, *wanted))
+        if path.resolve().is_relative_to(replaced)
+    ]
     unwritable = [ascii(str(path)) for path in (*folders, *wanted, given.output) if not _is_utf8(str(path))]
     problems += [f"{name} cannot be named in a report: it is not UTF-8" for name in dict.fromkeys(unwritable)]
     if problems:

@@ -254,6 +254,9 @@ def find_copies(clips: dict[str, np.ndarray], heldout: dict[str, np.ndarray]) ->
 def _plan_english(output: Path, speech: dict[str, Path], texts: dict[str, str]) -> tuple[list[Prompt], dict[str, str]]:
     """Plan the English set without what is held out; also return what was excluded and why."""
     names = {name.replace("/", "_"): name for name in speech}
+    lost = [clip for clip in heldout_allison() if names.get(clip) not in texts]
+    if lost:
+        raise CorpusError(f"the English prompts lack {', '.join(lost)}: install asterisk-core-sounds-en-g722 1.6.1")
     held = {clip: names[clip] for clip in heldout_allison()}
     jobs = [
         Prompt(speech[name], output / f"codec_heldout/allison/{clip}.wav", texts[name]) for clip, name in held.items()
@@ -401,7 +404,8 @@ def build(arguments: argparse.Namespace) -> None:
     output: Path = arguments.output
     programs = {"espeak-ng" if voice == "espeak" else "flite" for voice in arguments.per_voice}
     sounds = [(SOUNDS / name, f"asterisk-core-sounds-{name}-g722") for name in SETS]
-    require(sorted({"ffmpeg"} | programs), [*sounds, (WORDNET, "wordnet-base")])
+    english = DOCS / "asterisk-core-sounds-en"  # the transcripts; container images often leave documentation out
+    require(sorted({"ffmpeg"} | programs), [*sounds, (english, english.name), (WORDNET, "wordnet-base")])
     output.mkdir(parents=True, exist_ok=True)
     progress = Progress(output)
     texts = prompt_texts()

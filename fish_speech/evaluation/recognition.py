@@ -57,13 +57,7 @@ class Whisper:
 
     def __init__(self, model: str | None, language: str) -> None:
         whisper = require("whisper", "--asr whisper")
-        weights = whisper_weights(model)
-        if weights is None:
-            raise UserError(
-                f"there are no whisper weights{f' called {model}' if model else ''} on this machine",
-                f"looked for .pt files in {whisper_cache()}; nothing is downloaded unasked",
-                "give --whisper-model PATH.pt, download a model with the whisper program, or use --asr pocketsphinx",
-            )
+        weights = _weights_of(model)
         self.name = f"whisper {weights.stem}"
         self._model, self._language = whisper.load_model(str(weights)), language
 
@@ -92,11 +86,25 @@ def whisper_weights(model: str | None = None) -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+def _weights_of(model: str | None) -> Path:
+    weights = whisper_weights(model)
+    if weights is None:
+        raise UserError(
+            f"there are no whisper weights{f' called {model}' if model else ''} on this machine",
+            f"looked for .pt files in {whisper_cache()}; nothing is downloaded unasked",
+            "give --whisper-model PATH.pt, download a model with the whisper program, or use --asr pocketsphinx",
+        )
+    return weights
+
+
 def choose_asr(request: str = "auto", whisper_model: str | None = None, language: str = "en") -> str:
     """Return "whisper" or "pocketsphinx" for `request`; raise UserError if what is asked for is not there."""
     if request == "whisper" or whisper_model:
         if request == "pocketsphinx":
             raise UserError("--whisper-model has no effect", "--asr is pocketsphinx", "drop one of the two")
+        if missing("whisper"):
+            require("whisper", "--asr whisper")  # says how to get it
+        _weights_of(whisper_model)
         return "whisper"
     if request == "auto" and not missing("whisper") and whisper_weights() is not None:
         return "whisper"

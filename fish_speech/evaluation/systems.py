@@ -144,7 +144,10 @@ def read_prompts(paths: Sequence[Path], speaker: Speaker) -> list[Reference]:
                 "a reference needs the words spoken in it",
                 "make both with cli_tts.py --create-reference AUDIO OUT.npy --prompt-text TEXT",
             )
-        references.append(Reference(words.read_text(encoding="utf-8").strip(), codes))
+        try:
+            references.append(Reference(words.read_text(encoding="utf-8-sig").strip(), codes))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"cannot read {words}", str(error), "give a UTF-8 text file") from None
     return references
 
 

@@ -127,6 +127,14 @@ def test_whisper_is_taken_only_if_its_weights_are_there(tmp_path, monkeypatch):
     assert whisper_weights(str(tmp_path / "gone.pt")) is None
 
 
+def test_whisper_without_its_weights_is_refused_before_anything_is_heard(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    for request, model in (("whisper", None), ("auto", "tiny")):
+        with pytest.raises(UserError, match="no whisper weights"):
+            plan_listening(["intelligibility"], request, model)
+
+
 def test_pocketsphinx_refuses_other_languages():
     with pytest.raises(UserError, match="language 'de'"):
         choose_asr("pocketsphinx", language="de")

@@ -89,5 +89,8 @@ def test_reference_codes_need_their_words(speaker, tmp_path):
     np.save(tmp_path / "voice.npy", np.zeros((8, 5), np.int32))
     with pytest.raises(UserError, match=r"voice\.txt"):
         systems.read_prompts([tmp_path / "voice.npy"], speaker)
+    (tmp_path / "voice.txt").write_bytes(b"F\xfcnf")
+    with pytest.raises(UserError, match="UTF-8"):
+        systems.read_prompts([tmp_path / "voice.npy"], speaker)
     (tmp_path / "voice.txt").write_text("Five frames.", encoding="utf-8")
     assert systems.read_prompts([tmp_path / "voice.npy"], speaker)[0].text == "Five frames."

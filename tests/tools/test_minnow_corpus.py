@@ -72,6 +72,11 @@ def test_the_heldout_list_names_thirty_clips_that_are_not_samples():
     assert not [name for name in names if (samples / f"{name}.txt").exists()]
 
 
+def test_a_held_out_prompt_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(corpus.CorpusError, match="vm-next"):
+        corpus._plan_english(tmp_path, {"vm-goodbye": tmp_path / "vm-goodbye.g722"}, {"vm-goodbye": "Goodbye."})
+
+
 def test_voices_are_read_from_the_command_line():
     assert corpus.parse_voices("slt=10,espeak=2") == {"slt": 10, "espeak": 2}
     for wrong in ("slt", "slt=many", "nobody=3"):

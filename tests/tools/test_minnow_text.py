@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from tools.minnow_text import HELDOUT_WORDS, is_speakable, make_sentences, tidy_example, words_of
+from tools.minnow_text import HELDOUT_WORDS, _near_twin, is_speakable, make_sentences, tidy_example, words_of
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,13 @@ def test_excluded_texts_and_their_sentences_are_left_out(wordnet):
     left = make_sentences(wordnet, 7, heldout=5, excluded=excluded).train
     assert taken[0] not in left
     assert taken[1] not in left
+
+
+def test_near_twins_share_four_fifths_of_the_words_of_both():
+    nine, three = set("abcdefghi"), set("abc")
+    assert _near_twin(nine | {"x"}, [set("z"), nine | {"y"}])  # 9 of 11
+    assert not _near_twin(three | {"x"}, [three | {"y"}])  # 3 of 5
+    assert not _near_twin(nine, [])
 
 
 def test_no_near_twin_of_a_heldout_sentence_is_trained_on(wordnet):
