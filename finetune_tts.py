@@ -253,22 +253,10 @@ def train_step(options: argparse.Namespace, data: Path, base: Path, protos: Path
         "data.pack_length": options.max_length,
         **start_values(options, data),
     }
-    overrides = [f"{key}={quoted(value)}" for key, value in values.items()]
+    overrides = [f"{key}={configs.hydra_value(value)}" for key, value in values.items()]
     if options.lora_config != "none":
         overrides.append(f"+lora@model.model.lora_config={options.lora_config}")
     return Step("train", ["-m", "fish_speech.train", "--config-name", "text2semantic_finetune", *overrides])
-
-
-def quoted(value: object) -> str:
-    """Write a value so that hydra reads it back as it is, whatever characters a path has."""
-    if isinstance(value, list):
-        return "[" + ",".join(map(quoted, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int | float):
-        return repr(value)
-    text = value.as_posix() if isinstance(value, Path) else str(value)
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def start_values(options: argparse.Namespace, data: Path) -> dict[str, object]:

@@ -25,6 +25,20 @@ def read_model(name: str) -> dict[str, Any]:
     return _read("model", "model", name)
 
 
+def hydra_value(value: object) -> str:
+    """Write a value so that hydra reads it back as it is, whatever characters a path has."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}: {hydra_value(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(hydra_value, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    text = value.as_posix() if isinstance(value, Path) else str(value)
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 def _read(group: str, what: str, name: str) -> dict[str, Any]:
     import yaml
 

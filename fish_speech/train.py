@@ -7,13 +7,14 @@ The configuration is hydra's: yaml files in configs/, keys overridden as key.sub
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import configs
 from .arguments import make_parser
 from .configs import CONFIGS
-from .device import allow_mps_fallback, choose_device
+from .device import DeviceChoice, allow_mps_fallback, choose_device
 from .errors import UserError
 from .errors import run as run_main
 from .log import setup
@@ -64,8 +65,19 @@ def precision_of(value: Any) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, compose, train."""
-    parser = make_parser("python -m fish_speech.train", __doc__)
-    parser.add_argument("--config-name", default="text2semantic_finetune", help="a yaml in the config folder")
+    return main_of("python -m fish_speech.train", __doc__, "text2semantic_finetune", argv, _run)
+
+
+def main_of(
+    program: str,
+    description: str | None,
+    config_name: str,
+    argv: list[str] | None,
+    run: Callable[[DictConfig, DeviceChoice], int],
+) -> int:
+    """Parse a training command's line, compose its config (default `config_name`), choose the device and `run` it."""
+    parser = make_parser(program, description)
+    parser.add_argument("--config-name", default=config_name, help="a yaml in the config folder")
     parser.add_argument("--config-dir", type=Path, default=CONFIGS, help="the config folder (default: configs/)")
     parser.add_argument("--print-config", action="store_true", help="print the composed config and stop")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values for keys of the config")
@@ -78,7 +90,13 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.write(OmegaConf.to_yaml(config))
         return 0
     allow_mps_fallback(config.device, config.force_mps)
-    device = choose_device(config.device, "training", config.force_mps, precision_of(config.trainer.precision))
+    return run(
+        config,
+        choose_device(config.device, "training", config.force_mps, precision_of(config.trainer.precision)),
+    )
+
+
+def _run(config: DictConfig, device: DeviceChoice) -> int:
     from .training.run import run
 
     return run(config, device)

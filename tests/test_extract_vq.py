@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import subprocess
 import sys
@@ -41,6 +42,36 @@ def codec_files(tmp_path_factory, golden, fill):
     torch.save(fill(FireflyCodec(FireflyConfig.from_mapping(config))).state_dict(), folder / "codec.pth")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return folder / "codec.pth", folder / "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def codecs(codec_files, golden, fill):
+    """Weights of two codecs of that shape."""
+    other = fill(FireflyCodec(FireflyConfig.from_mapping(golden("manifest.json")["codec_tiny"]["config"])), seed=1)
+    torch.save(other.state_dict(), codec_files[0].with_name("other.pth"))
+    return {"first": codec_files[0], "second": codec_files[0].with_name("other.pth")}
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    """A context in which extraction is interrupted after so many clips were written."""
+
+    @contextlib.contextmanager
+    def stop(count: int):
+        saved = []
+
+        def save_or_stop(path, codes):
+            if len(saved) == count:
+                raise KeyboardInterrupt
+            saved.append(path)
+            save_codes(path, codes)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(extract_vq, "save_codes", save_or_stop)
+            yield
+        assert len(saved) == count
+
+    return stop
 
 
 @pytest.fixture
@@ -96,18 +127,47 @@ def test_codes_are_those_of_each_clip_alone(tmp_path, codec_files, extract):
         assert (codes == alone[0, :, : frames[0]].numpy()).all()
 
 
-def test_codes_of_other_codec_weights_are_made_anew(tmp_path, codec_files, extract, golden, fill):
+def test_codes_of_other_codec_weights_are_made_anew(tmp_path, extract, codecs):
     data = tmp_path / "data"
     for number in range(3):
         record(data / f"{number}.wav", number)
     extract(data)
     before = all_codes(data)
     assert "0 encoded" in extract(data)[1]
-    other = fill(FireflyCodec(FireflyConfig.from_mapping(golden("manifest.json")["codec_tiny"]["config"])), seed=1)
-    torch.save(other.state_dict(), tmp_path / "other.pth")
-    code, said = extract(data, "--checkpoint-path", tmp_path / "other.pth")
+    code, said = extract(data, "--checkpoint-path", codecs["second"])
     assert code == 0 and "3 encoded" in said and "made by other codec weights" in said
     assert all(codes != before[name] for name, codes in all_codes(data).items())
+
+
+@pytest.mark.parametrize("again", ["first", "second"])
+def test_codes_of_two_codecs_are_never_mixed_whatever_was_interrupted(tmp_path, extract, codecs, stop_after, again):
+    """The first codec is cut off, then the second, then one of them runs to its end."""
+    for number in range(4):
+        record(tmp_path / "data" / f"{number}.wav", number)
+        record(tmp_path / "whole" / f"{number}.wav", number)
+    for name in ("first", "second"):
+        with stop_after(2), pytest.raises(KeyboardInterrupt):
+            extract(tmp_path / "data", "--checkpoint-path", codecs[name], "--batch-size", 1)
+    code, said = extract(tmp_path / "data", "--checkpoint-path", codecs[again])
+    assert code == 0 and "4 encoded" in said
+    extract(tmp_path / "whole", "--checkpoint-path", codecs[again])
+    assert all_codes(tmp_path / "data") == all_codes(tmp_path / "whole")
+    assert "0 encoded" in extract(tmp_path / "data", "--checkpoint-path", codecs[again])[1]
+
+
+def test_codes_that_another_codec_cannot_make_anew_are_removed(tmp_path, extract, codecs):
+    for number in range(2):
+        record(tmp_path / f"{number}.wav", number)
+    extract(tmp_path)
+    torn = (tmp_path / "1.wav").read_bytes()[:4000]
+    (tmp_path / "1.wav").write_bytes(torn)
+    assert extract(tmp_path, "--checkpoint-path", codecs["second"])[0] == 1
+    assert set(all_codes(tmp_path)) == {"0.npy"}
+
+
+def test_a_single_file_is_encoded(tmp_path, extract):
+    assert extract(record(tmp_path / "a.wav"))[0] == 0
+    assert set(all_codes(tmp_path)) == {"a.npy"}
 
 
 def test_a_rerun_does_what_is_missing_torn_or_old_and_nothing_else(tmp_path, extract):
@@ -244,26 +304,16 @@ def test_wrong_requests_end_with_2_without_traceback(tmp_path, command):
     assert result.returncode == 2 and "hf download" in result.stderr
 
 
-@pytest.mark.parametrize("stop_after", [0, 5, 9])
-def test_a_run_cut_off_anywhere_ends_the_same_after_a_rerun(tmp_path, extract, monkeypatch, stop_after):
+@pytest.mark.parametrize("count", [0, 5, 9])
+def test_a_run_cut_off_anywhere_ends_the_same_after_a_rerun(tmp_path, extract, stop_after, count):
     for name in ("whole", "cut"):
         for number in range(10):
             record(tmp_path / name / f"{number}.wav", number, seconds=0.2 + 0.05 * number)
     extract(tmp_path / "whole", "--batch-size", 4)
-    saved = []
-
-    def save_or_stop(path, codes):
-        if len(saved) == stop_after:
-            raise KeyboardInterrupt
-        saved.append(path)
-        save_codes(path, codes)
-
-    monkeypatch.setattr(extract_vq, "save_codes", save_or_stop)
-    with pytest.raises(KeyboardInterrupt):
+    with stop_after(count), pytest.raises(KeyboardInterrupt):
         extract(tmp_path / "cut", "--batch-size", 4)
-    monkeypatch.undo()
-    assert len(all_codes(tmp_path / "cut")) == stop_after
-    assert f"{10 - stop_after} encoded" in extract(tmp_path / "cut", "--batch-size", 4)[1]
+    assert len(all_codes(tmp_path / "cut")) == count
+    assert f"{10 - count} encoded" in extract(tmp_path / "cut", "--batch-size", 4)[1]
     assert all_codes(tmp_path / "cut") == all_codes(tmp_path / "whole")
 
 

@@ -7,43 +7,53 @@ The same command again continues where it stopped; --fresh starts anew."""
 
 from __future__ import annotations
 
-import argparse
 import json
+import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # so that it runs where the package is not installed
+
+from fish_speech.arguments import make_parser, positive_int  # noqa: E402
+from fish_speech.errors import FAILED, INTERRUPTED, WRONG_REQUEST, run  # noqa: E402
+from fish_speech.log import setup  # noqa: E402
+from fish_speech.pipeline import Step, run_step  # noqa: E402
+from fish_speech.versions import VERSIONS  # noqa: E402
+
+MINNOW = VERSIONS["minnow"]
+PROJECT = "minnow-demo"
 SAMPLES = Path("samples")
-DATA, RUN, MERGED = Path("training_data/demo"), Path("results/demo"), Path("checkpoints/demo-merged")
-BASE = Path("checkpoints/minnow")
+DATA, RUN, MERGED = Path("training_data", PROJECT), Path("results", PROJECT), Path("checkpoints", f"{PROJECT}-merged")
 TEXTS = Path("tools/demo_texts.txt")  # sentences that are not in the samples
-SOUND, EVALUATION = Path("output/demo.wav"), Path("output/demo-evaluation")
-STEPS = 200
+SOUND, EVALUATION, LOGS = Path("output/demo.wav"), Path("output/demo-evaluation"), Path("output/demo-logs")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo in the repository's folder; return the exit code of the first command that fails, else 0."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"of fine-tuning (default: {STEPS})")
+    steps = MINNOW.recipe.max_steps
+    parser = make_parser("tools/demo.py", __doc__)
+    parser.add_argument("--steps", type=positive_int, default=steps, help=f"of fine-tuning (default: {steps})")
     parser.add_argument("--fresh", action="store_true", help="remove what an earlier demo left first")
     options = parser.parse_args(argv)
+    setup()
+    os.chdir(ROOT)
     if options.fresh:
         for folder in (DATA, RUN, MERGED, EVALUATION):
-            shutil.rmtree(ROOT / folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
     seconds = {}
     for name, command in commands(options.steps):
         sys.stdout.write(f"\n== {name} ==\n$ python {' '.join(quoted(word) for word in command)}\n")
         sys.stdout.flush()
         began = time.monotonic()
-        code = subprocess.run([sys.executable, *command], cwd=ROOT).returncode
+        code = run_step(Step(name, command), LOGS / f"{name.replace(' ', '-')}.log")
         seconds[name] = time.monotonic() - began
         if code:
             sys.stderr.write(f"the demo stopped: {name} ended with exit code {code}; the same command continues\n")
-            return code
+            return code if code in (WRONG_REQUEST, INTERRUPTED) else FAILED
     sys.stdout.write("\n" + table(seconds) + f"\n\nListen to {SOUND}; look at {EVALUATION / 'report.html'}\n")
     return 0
 
@@ -64,7 +74,7 @@ def commands(steps: int) -> list[tuple[str, list[str]]]:
         ),
         (
             "measure",
-            ["-m", "fish_speech.evaluate", "--checkpoint", f"before={BASE}", "--checkpoint", f"after={MERGED}",
+            ["-m", "fish_speech.evaluate", "--checkpoint", f"before={MINNOW.folder}", "--checkpoint", f"after={MERGED}",
              "--recordings", f"recordings={DATA}", "--texts", str(TEXTS), "--speaker", str(DATA), "--limit", "8",
              "--measures", "intelligibility,similarity", "--output", str(EVALUATION), "--force"],
         ),
@@ -82,20 +92,25 @@ def table(seconds: dict[str, float]) -> str:
     results = json.loads((ROOT / EVALUATION / "results.json").read_text(encoding="utf-8"))
     found = {system["name"]: system["summary"] for system in results["systems"]}
     before, after, real = (found[name] for name in ("before", "after", "recordings"))
-    losses, held_out = scalars("train/loss"), scalars("val/loss")
+    voice = json.loads((ROOT / MERGED / "voice.json").read_text(encoding="utf-8"))
     rows = [
         ("clips", f"{summary['total_files']}"),
         ("seconds of speech", f"{60 * summary['total_duration_minutes']:.0f}"),
-        ("fine-tuning steps", f"{losses[-1][0] + 1}"),
-        ("training loss, first and last", f"{losses[0][1]:.2f} -> {losses[-1][1]:.2f}"),
-        ("held-out loss, first and last", f"{held_out[0][1]:.2f} -> {held_out[-1][1]:.2f}"),
+        ("fine-tuning steps", f"{voice['step']}"),
+        ("training loss, first and last", change(scalars("train/loss"))),
+        ("held-out loss, first and last", change(scalars("val/loss"))),
         ("speaker similarity, before -> after (recordings)", figures("similarity", before, after, real)),
         ("word error rate, before -> after (recordings)", figures("wer", before, after, real)),
         *((f"time to {name}", f"{value:.0f} s") for name, value in seconds.items()),
-        ("time in all", f"{sum(seconds.values()):.0f} s"),
+        ("time in all, this run", f"{sum(seconds.values()):.0f} s"),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def change(points: list[tuple[int, float]]) -> str:
+    """First and last value of a curve."""
+    return f"{points[0][1]:.2f} -> {points[-1][1]:.2f}" if points else "none"
 
 
 def figures(key: str, before: dict, after: dict, real: dict) -> str:
@@ -118,4 +133,4 @@ def scalars(name: str) -> list[tuple[int, float]]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

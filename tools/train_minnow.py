@@ -8,14 +8,24 @@ Every stage can be interrupted; the same command continues. See docs/minnow.md."
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # so that it runs where the package is not installed
+
+from fish_speech.arguments import make_parser, positive_int  # noqa: E402
+from fish_speech.checkpoint import list_checkpoints  # noqa: E402
+from fish_speech.configs import hydra_value  # noqa: E402
+from fish_speech.errors import run  # noqa: E402
+from fish_speech.log import setup  # noqa: E402
+from fish_speech.pipeline import Step, run_steps  # noqa: E402
+
 OUTPUT = Path("checkpoints/minnow")
 
+CODEC_STEPS, STEPS = 6000, 12000
 # Shares of what the codec hears. Allison's prompts come first: real speech in the language of the demo.
 CODEC_SHARES = {
     "codec/en": 0.33, "codec/es": 0.06, "codec/fr": 0.06, "codec/it": 0.06, "codec/ru": 0.06,
@@ -30,16 +40,29 @@ def corpus(options: argparse.Namespace) -> list[list[str]]:
 
 def codec(options: argparse.Namespace) -> list[list[str]]:
     """The codec, spectral losses only: on two cores the discriminators take five times as long as all the rest."""
-    data, run = options.work / "corpus", options.work / "codec"
-    train = ",".join(f"{{path: {data / name}, weight: {share}}}" for name, share in CODEC_SHARES.items())
-    return [
-        ["-m", "fish_speech.train_codec", "project=minnow_codec", f"paths.run_dir={run}", "codec_config=minnow",
-         f"data.train=[{train}]", f"data.validation=[{data / 'codec_heldout/allison'}]", "data.batch_size=12",
-         "data.validation_clips=12", "model.adversarial_from=null", "model.ema_decay=0.998", "model.optimizer.lr=6e-4",
-         "model.discriminators.period_channels=4", "model.discriminators.resolution_channels=8",
-         "callbacks.export.dtype=float16", f"trainer.max_steps={options.codec_steps}", f"trainer.precision={options.precision}",
-         "trainer.val_check_interval=250", "trainer.log_every_n_steps=50", "reached_is_done=true"],
-    ]  # fmt: skip
+    data, run_dir = options.work / "corpus", options.work / "codec"
+    values = {
+        "project": "minnow_codec",
+        "paths.run_dir": run_dir,
+        "codec_config": "minnow",
+        "device": options.device,
+        "data.train": [{"path": data / name, "weight": share} for name, share in CODEC_SHARES.items()],
+        "data.validation": [data / "codec_heldout/allison"],
+        "data.batch_size": 12,
+        "data.validation_clips": 12,
+        "model.adversarial_from": None,
+        "model.ema_decay": 0.998,
+        "model.optimizer.lr": 6e-4,
+        "model.discriminators.period_channels": 4,
+        "model.discriminators.resolution_channels": 8,
+        "callbacks.export.dtype": "float16",
+        "trainer.max_steps": at_least_reached(options.codec_steps, run_dir),
+        "trainer.precision": options.precision,
+        "trainer.val_check_interval": 250,
+        "trainer.log_every_n_steps": 50,
+        "reached_is_done": True,
+    }
+    return [["-m", "fish_speech.train_codec", *overrides(values)]]
 
 
 def codes(options: argparse.Namespace) -> list[list[str]]:
@@ -47,7 +70,7 @@ def codes(options: argparse.Namespace) -> list[list[str]]:
     speech, base = options.work / "corpus/lm", options.work / "base"
     return [
         ["-m", "fish_speech.extract_vq", str(speech), "--model-version", "minnow", "--checkpoint-path", str(weights(options)),
-         "--num-workers", str(options.workers), "--device", "cpu"],
+         "--num-workers", str(options.workers), "--device", options.device],
         ["-m", "fish_speech.build_dataset", "--input", str(speech), "--output", str(options.work / "lm/protos")],
         *([] if (base / "config.json").is_file() else
           [["-m", "fish_speech.new_model", "--sentences", str(speech), "--output", str(base), "--merges", "200"]]),
@@ -56,12 +79,27 @@ def codes(options: argparse.Namespace) -> list[list[str]]:
 
 def pretrain(options: argparse.Namespace) -> list[list[str]]:
     """The language model, all weights from scratch."""
-    precision = "bf16-mixed" if options.precision == "bf16" else "32"
-    return [
-        ["-m", "fish_speech.train", "--config-name", "text2semantic_pretrain", "project=minnow_lm",
-         f"paths.run_dir={options.work / 'lm'}", f"pretrained_ckpt_path={options.work / 'base'}",
-         f"trainer.precision={precision}", f"trainer.max_steps={options.steps}", "reached_is_done=true"],
-    ]  # fmt: skip
+    run_dir = options.work / "lm"
+    values = {
+        "project": "minnow_lm",
+        "paths.run_dir": run_dir,
+        "pretrained_ckpt_path": options.work / "base",
+        "device": options.device,
+        "trainer.precision": "bf16-mixed" if options.precision == "bf16" else "32",
+        "trainer.max_steps": at_least_reached(options.steps, run_dir),
+        "reached_is_done": True,
+    }
+    return [["-m", "fish_speech.train", "--config-name", "text2semantic_pretrain", *overrides(values)]]
+
+
+def overrides(values: dict[str, object]) -> list[str]:
+    """Hydra's overrides for config keys."""
+    return [f"{key}={hydra_value(value)}" for key, value in values.items()]
+
+
+def at_least_reached(steps: int, run_dir: Path) -> int:
+    """`steps`, or where the run is already, if that is further: a run is never asked to end before it stands."""
+    return max([steps, *(checkpoint.step for checkpoint in list_checkpoints(run_dir / "checkpoints"))])
 
 
 def ship(options: argparse.Namespace) -> list[list[str]]:
@@ -84,13 +122,14 @@ STAGES: dict[str, Callable[[argparse.Namespace], list[list[str]]]] = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the stages; return the exit code of the first command that fails, else 0."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Run the stages; return 0 or the exit code of the one that failed: 2 wrong request, 130 interrupted, else 1."""
+    parser = make_parser("tools/train_minnow.py", __doc__)
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"some of {', '.join(STAGES)} (default: all)")
     parser.add_argument("--work", type=Path, required=True, help="folder for corpus, runs and checkpoints (about 5 GB)")
-    parser.add_argument("--codec-steps", type=int, default=7000, help="of codec training (default: 7000)")
-    parser.add_argument("--steps", type=int, default=12000, help="of language model training (default: 12000)")
-    parser.add_argument("--workers", type=int, default=2, help="processes that extract codes (default: 2)")
+    parser.add_argument("--codec-steps", type=positive_int, default=CODEC_STEPS, help=f"(default: {CODEC_STEPS})")
+    parser.add_argument("--steps", type=positive_int, default=STEPS, help=f"of the language model (default: {STEPS})")
+    parser.add_argument("--workers", type=positive_int, default=2, help="processes that extract codes (default: 2)")
+    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="(default: auto)")
     parser.add_argument(
         "--precision",
         choices=("32", "bf16"),
@@ -102,16 +141,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     unknown = [name for name in options.stages if name not in STAGES]
     if unknown:
         parser.error(f"unknown stage {unknown[0]!r}; known: {', '.join(STAGES)}")
+    setup()
+    os.chdir(ROOT)
     for name in options.stages or STAGES:
-        for command in STAGES[name](options):
-            sys.stdout.write(f"== {name}: python {' '.join(command)}\n")
-            sys.stdout.flush()
-            code = subprocess.run([sys.executable, *command], cwd=ROOT).returncode
-            if code:
-                sys.stderr.write(f"{name} ended with exit code {code}; the same command continues\n")
-                return code
+        # A clip that cannot be coded is left out and named; it does not keep the others from being trained on.
+        steps = [Step(name, command, left_out_is_fine=name == "codes") for command in STAGES[name](options)]
+        code = run_steps(steps, options.work / "logs")
+        if code:
+            sys.stderr.write(f"{name} ended with exit code {code}; the same command continues\n")
+            return code
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

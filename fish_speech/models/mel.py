@@ -46,12 +46,13 @@ class LogMel:
         if waveform.size(-1) <= right:
             raise ValueError(f"{waveform.size(-1)} samples are too short for a mel spectrogram; need over {right}")
         padded = F.pad(waveform[:, None], (left, right), mode="reflect")[:, 0]
-        spectrum = torch.stft(
-            padded, c.n_fft, c.hop_length, c.win_length, window, center=False, onesided=True, return_complex=True
-        )  # (batch, bins, frames)
-        magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-6).sqrt()
-        mel = (magnitude.transpose(1, 2) @ filters).transpose(1, 2)  # (batch, mels, frames)
-        return mel.clamp(min=LOG_FLOOR).log()
+        with torch.autocast(waveform.device.type, enabled=False):  # bfloat16 has steps of 0.03 and more in the logarithm
+            spectrum = torch.stft(
+                padded, c.n_fft, c.hop_length, c.win_length, window, center=False, onesided=True, return_complex=True
+            )  # (batch, bins, frames)
+            magnitude = (spectrum.real.square() + spectrum.imag.square() + 1e-6).sqrt()
+            mel = (magnitude.transpose(1, 2) @ filters).transpose(1, 2)  # (batch, mels, frames)
+            return mel.clamp(min=LOG_FLOOR).log()
 
     def frames(self, samples: Tensor) -> Tensor:
         """Mel frames that `samples` give."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..audio import find_audio, read_audio
+from ..audio import AudioError, find_audio
 from ..errors import UserError
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,12 @@ class Recording:
     def excerpt(self, start: float, seconds: float, sample_rate: int) -> np.ndarray:
         """Read float32 (samples,) mono at `sample_rate`, from `start` seconds on; zeros beyond the end."""
         first, count = int(start * self.sample_rate), int(np.ceil(seconds * self.sample_rate))
-        data, _ = soundfile.read(self.path, count, first, dtype="float32", always_2d=True)
+        try:
+            data, _ = soundfile.read(self.path, count, first, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise UserError(
+                f"{self.path} cannot be read at {start:.1f} s", str(error), "remove the file or replace it"
+            ) from None
         mono = data.mean(axis=1)
         if self.sample_rate != sample_rate:
             mono = soxr.resample(mono, self.sample_rate, sample_rate)
@@ -57,9 +62,15 @@ def find_recordings(folder: Path) -> list[Recording]:
             info = soundfile.info(path)
         except soundfile.LibsndfileError:
             return None
-        return Recording(path, info.frames, info.samplerate) if info.frames > 0 else None
+        usable = 0 < info.frames < 1 << 40 and 1000 <= info.samplerate <= 1 << 20  # a pipe's length is 2^63 - 1
+        return Recording(path, info.frames, info.samplerate) if usable else None
 
-    paths = find_audio(folder)
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}", "the codec's recordings are read from it", "check the path")
+    try:
+        paths = find_audio(folder)
+    except AudioError as error:
+        raise UserError(f"{folder} cannot be searched", str(error), "make the folder readable") from None
     with ThreadPoolExecutor(4) as pool:
         found = [recording for recording in pool.map(look, paths) if recording is not None]
     if len(found) < len(paths):
@@ -145,10 +156,12 @@ class CodecDataModule(L.LightningDataModule):
         self.gain_db = (float(gain_db[0]), float(gain_db[1]))
         self.num_workers, self.seed = num_workers, seed
         self.validation_seconds = validation_seconds
-        self.sources = [_source(entry) for entry in train]
+        self.sources = [_source(entry) for entry in _listed(train)]
         if not self.sources:
             raise UserError("there is nothing to train the codec on", "data.train is empty", "add data.train=[FOLDER]")
-        held_out = [r for folder in validation for r in find_recordings(Path(str(folder)))]
+        if sum(weight for _, weight in self.sources) <= 0:
+            raise UserError("there is nothing to train the codec on", "every weight in data.train is 0", "raise one")
+        held_out = [r for folder in _listed(validation) for r in find_recordings(Path(str(folder)))]
         rng = np.random.default_rng(seed)
         order = rng.permutation(len(held_out))[:validation_clips]
         self.held_out = [held_out[i] for i in sorted(order.tolist())]
@@ -191,11 +204,14 @@ class CodecDataModule(L.LightningDataModule):
     def held_out_clip(self, number: int) -> Tensor:
         """Held-out recording `number`, (1, 1, samples), cut to validation_seconds and to whole frames."""
         recording = self.held_out[number]
-        sound, _ = read_audio(recording.path, self.sample_rate)
-        size = min(len(sound), int(self.validation_seconds * self.sample_rate)) // self.samples_per_frame
+        size = int(min(recording.seconds, self.validation_seconds) * self.sample_rate) // self.samples_per_frame
         size = max(1, size) * self.samples_per_frame
-        sound = np.pad(sound[:size], (0, max(0, size - len(sound))))
+        sound = recording.excerpt(0.0, size / self.sample_rate, self.sample_rate)
         return torch.from_numpy(np.ascontiguousarray(sound, dtype=np.float32))[None, None]
+
+    def fingerprint(self) -> list[Any]:
+        """What decides the excerpts: names, lengths and rates of all recordings, and the share of each source."""
+        return [[[(r.path.name, r.frames, r.sample_rate) for r in found], weight] for found, weight in self.sources]
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: how many batches were consumed."""
@@ -217,9 +233,21 @@ class _Clips(torch.utils.data.Dataset):
         return self.data.held_out_clip(number)
 
 
+def _listed(entries: Any) -> list[Any]:
+    return [entries] if isinstance(entries, (str, Path, Mapping)) else list(entries)
+
+
 def _source(entry: Any) -> tuple[list[Recording], float]:
+    if isinstance(entry, Mapping) and not {"path"} <= set(entry) <= {"path", "weight"}:
+        raise UserError(
+            f"data.train has an entry with the keys {', '.join(map(str, entry))}",
+            "a folder has `path` and may have `weight`",
+            "write data.train=[{path: FOLDER, weight: 0.5}]",
+        )
     folder, weight = (entry["path"], entry.get("weight")) if isinstance(entry, Mapping) else (entry, None)
-    if not Path(str(folder)).is_dir():
-        raise UserError(f"there is no folder {folder}", "data.train names it", "give folders of recordings")
     recordings = find_recordings(Path(str(folder)))
-    return recordings, float(weight if weight is not None else sum(r.seconds for r in recordings) / 3600)
+    if weight is None:
+        return recordings, sum(r.seconds for r in recordings) / 3600
+    if not isinstance(weight, (int, float)) or not 0 <= weight < float("inf"):
+        raise UserError(f"the weight of {folder} is {weight!r}", "it must be a number from 0 on", "mend data.train")
+    return recordings, float(weight)

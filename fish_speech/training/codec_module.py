@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 import torch
@@ -70,6 +70,14 @@ class CodecTraining(L.LightningModule):
         self.register_buffer("code_counts", torch.zeros(quantizer.n_groups, quantizer.codes), persistent=True)
         self.run_info: dict[str, Any] = {}
 
+    def train(self, mode: bool = True) -> CodecTraining:
+        """As usual, but a frozen encoder makes in training the codes that it makes in use: without stochastic depth."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.generator.backbone.eval()
+            self.generator.quantizer.downsample.eval()
+        return self
+
     @property
     def adversarial(self) -> bool:
         """Whether this step trains with discriminators."""
@@ -88,7 +96,8 @@ class CodecTraining(L.LightningModule):
             loss = discriminator_loss(judged_real, self.discriminators(made.detach()))
             judge_optimizer.zero_grad()
             self.manual_backward(loss)
-            self._clip(self.discriminators.parameters())
+            if not torch.isfinite(self._clip(self.discriminators.parameters())):
+                self._give_up(f"the discriminators' gradient of batch {data.batches_done} is not finite")
             judge_optimizer.optimizer.step()  # not Lightning's wrapper: only the generator's steps are counted
             values["discriminator"] = loss
         parts = {"mel": self.mel_loss(made, batch), "stft": self.stft_loss(made, batch)}
@@ -103,15 +112,13 @@ class CodecTraining(L.LightningModule):
             }
         total = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
         if not torch.isfinite(total):
-            raise UserError(
-                f"the loss of batch {data.batches_done} is {total.item()}",
-                "the weights or the recordings of this batch hold values that cannot be trained on",
-                "lower model.optimizer.lr, or continue from an earlier checkpoint; checkpoints so far are kept",
-            )
+            self._give_up(f"the loss of batch {data.batches_done} is {total.item()}")
         generator_optimizer.zero_grad()
         self.manual_backward(total)
         self.discriminators.requires_grad_(True)
         values["grad_norm"] = self._clip(p for p in self.generator.parameters() if p.requires_grad)
+        if not torch.isfinite(values["grad_norm"]):
+            self._give_up(f"the gradient of batch {data.batches_done} is {values['grad_norm'].item()}")
         generator_optimizer.step()
         self.average.update_parameters(self.generator)
         generator_schedule, judge_schedule = self.lr_schedulers()  # type: ignore[misc]
@@ -121,6 +128,14 @@ class CodecTraining(L.LightningModule):
         data.batches_done += 1
         self._count(codes)
         self._log_step({"loss": total, **parts, **values, **self.usage()})
+
+    def _give_up(self, what: str) -> NoReturn:
+        raise UserError(
+            what,
+            "the weights or the recordings of this batch hold values that cannot be trained on",
+            "start a new project with pretrained_ckpt_path=RUN/codec/codec.pth and a lower model.optimizer.lr; "
+            "checkpoints so far are kept",
+        )
 
     def _clip(self, parameters: Any) -> Tensor:
         return nn.utils.clip_grad_norm_(list(parameters), self.gradient_clip)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import warnings
 from pathlib import Path
@@ -15,8 +17,8 @@ from ..checkpoint import read_file
 from ..device import DeviceChoice
 from ..errors import UserError
 from ..files import remove_leftovers, write_text
-from ..models.firefly import FireflyCodec
-from ..models.loading import codec_config, load_codec, make_codec_config
+from ..models.firefly import FireflyCodec, FireflyConfig
+from ..models.loading import DEFAULT_CODEC, codec_config, load_codec, make_codec_config
 from .codec_data import CodecDataModule
 from .codec_module import CodecTraining, new_codec
 from .run import build_trainer, find_resume, finish, only_run
@@ -40,19 +42,23 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
     codec = build_codec(config, load=resume is None)
     data = build_data(config, codec)
     module = build_module(config, codec)
-    settings = settings_of(config)
-    module.run_info = {"settings": settings, "project": str(config.project), "device": device.as_dict()}
+    settings = settings_of(config, codec, data)
+    module.run_info = {
+        "settings": settings,
+        "project": str(config.project),
+        "max_steps": config.trainer.max_steps,
+        "device": device.as_dict(),
+    }
     start = 0
     if resume is not None:
-        start = check_resume(resume, settings)
+        start = check_resume(resume, settings, config.trainer.max_steps)
         if start >= config.trainer.max_steps:
             log.info("project %s has reached step %d: training is done", config.project, start)
             return 0
         log.info("continuing this project exactly from %s (step %d)", resume, start)
     trainer = build_trainer(config, device, data)
-    warnings.filterwarnings(
-        "ignore", message=".*ModelCheckpoint with manual optimization.*"
-    )  # after it is what we want
+    warnings.filterwarnings("ignore", message=".*ModelCheckpoint with manual optimization.*")  # saved behind each step
+    warnings.filterwarnings("ignore", message=".*module.s. in eval mode at the start.*")  # a frozen encoder
     record = run_dir / "training_configs" / f"from_step_{start:09d}.yaml"
     write_text(record, OmegaConf.to_yaml(config, resolve=True))
     log.info("%s", data.describe())
@@ -66,17 +72,20 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
 def build_codec(config: DictConfig, load: bool) -> FireflyCodec:
     """Make the codec: weights of config.pretrained_ckpt_path if `load` and there is one, else new ones."""
     path = config.pretrained_ckpt_path
-    if path is not None and load:
-        codec = load_codec(path, _shape(config) if config.codec_config else None)
+    if config.new_head and not (path and config.codec_config):
+        raise UserError(
+            "new_head needs pretrained_ckpt_path and codec_config",
+            "all but the head comes from the one, the head's shape from the other",
+            "add both, or leave new_head out",
+        )
+    if path is not None and load and config.new_head:
+        codec = with_new_head(load_codec(path), make_codec_config(shape_of(config), config.codec_config), config.seed)
+        log.info("weights from %s, but for the head, which is new", path)
+    elif path is not None and load:
+        codec = load_codec(path, shape_of(config))
         log.info("weights from %s", path)
     else:
-        beside = Path(path).with_suffix(".yaml") if path is not None else None
-        shape = (
-            _shape(config)
-            if config.codec_config
-            else codec_config(beside if beside and beside.is_file() else "firefly_gan_vq")
-        )
-        codec = new_codec(make_codec_config(shape, config.codec_config or "the codec config"), config.seed)
+        codec = new_codec(make_codec_config(shape_of(config), config.codec_config or "the codec config"), config.seed)
         if load:
             log.info("new weights, training from scratch")
     total = sum(p.numel() for p in codec.parameters())
@@ -87,8 +96,28 @@ def build_codec(config: DictConfig, load: bool) -> FireflyCodec:
     return codec.requires_grad_(True).train()
 
 
-def _shape(config: DictConfig) -> dict[str, Any]:
-    return codec_config(str(config.codec_config))
+def with_new_head(old: FireflyCodec, shape: FireflyConfig, seed: int) -> FireflyCodec:
+    """Put a new head of `shape` behind everything else of `old`; codes and latents stay what they are."""
+    ours, theirs = shape.as_dict(), old.config.as_dict()
+    other = [part for part in ours if part != "head" and ours[part] != theirs[part]]
+    if other:
+        raise UserError(
+            "the new head does not fit the codec",
+            f"the shapes of {', '.join(other)} differ too",
+            "change the head only",
+        )
+    codec = new_codec(shape, seed)
+    kept = {name: tensor for name, tensor in old.state_dict().items() if not name.startswith("head.")}
+    codec.load_state_dict(kept, strict=False)
+    return codec
+
+
+def shape_of(config: DictConfig) -> dict[str, Any]:
+    """The codec's shape: the one that is named, else the yaml beside the weights to start from, else the released one."""
+    if config.codec_config:
+        return codec_config(str(config.codec_config))
+    beside = Path(config.pretrained_ckpt_path or "").with_suffix(".yaml") if config.pretrained_ckpt_path else None
+    return codec_config(beside if beside is not None and beside.is_file() else DEFAULT_CODEC)
 
 
 def build_data(config: DictConfig, codec: FireflyCodec) -> CodecDataModule:
@@ -110,24 +139,35 @@ def build_module(config: DictConfig, codec: FireflyCodec) -> CodecTraining:
     return get_class(options["_target_"])(generator=codec, mel_loss=mel_loss, **parts, **plain).train()
 
 
-def settings_of(config: DictConfig) -> dict[str, Any]:
+def settings_of(config: DictConfig, codec: FireflyCodec, data: CodecDataModule) -> dict[str, Any]:
     """What must stay the same for a resumed run to equal one that never stopped."""
+    losses = ("weights", "mel_loss", "stft_loss", "discriminators")
     return {
         "seed": config.seed,
-        "codec": str(config.codec_config),
+        "shape": _digest(codec.config.as_dict()),
+        "data": _digest(data.fingerprint()),
         "batch size": config.data.batch_size,
         "segment": float(config.data.segment_seconds),
+        "gain": [float(value) for value in config.data.gain_db],
         "learning rate": float(config.model.optimizer.lr),
+        "losses": _digest(OmegaConf.to_container(OmegaConf.masked_copy(config.model, list(losses)), resolve=True)),
+        "ema_decay": float(config.model.ema_decay),
+        "gradient_clip": float(config.model.gradient_clip),
         "freeze_encoder": bool(config.model.freeze_encoder),
         "adversarial_from": config.model.adversarial_from,
         "precision": str(config.trainer.precision),
     }
 
 
-def check_resume(path: Path, settings: dict[str, Any]) -> int:
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def check_resume(path: Path, settings: dict[str, Any], max_steps: int) -> int:
     """Return the step of the checkpoint; raise UserError if it was made with other settings."""
     content = read_file(path)
-    before = content.get("fish_speech", {}).get("settings", {})
+    info = content.get("fish_speech", {})
+    before = info.get("settings", {})
     changed = [
         f"{k}: {before[k]} then, {settings[k]} now" for k in settings if k in before and before[k] != settings[k]
     ]
@@ -135,6 +175,8 @@ def check_resume(path: Path, settings: dict[str, Any]) -> int:
         raise UserError(
             f"{path} was made with other settings",
             "; ".join(changed),
-            "use the same settings, or a new project with pretrained_ckpt_path=results/OLD/codec/codec.pth",
+            "use the same settings, or a new project with pretrained_ckpt_path=RUN/codec/codec.pth",
         )
+    if info.get("max_steps", max_steps) != max_steps:
+        log.info("the learning rate now falls until step %d, not %d", max_steps, info["max_steps"])
     return int(content["global_step"])

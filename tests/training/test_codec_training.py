@@ -19,7 +19,9 @@ from fish_speech.models.fsq import FiniteScalarQuantizer
 from fish_speech.train_codec import main
 from fish_speech.training.codec_data import CodecDataModule, ExcerptStream, find_recordings
 from fish_speech.training.codec_losses import MelLoss, StftLoss, adversarial_loss, discriminator_loss, feature_loss
-from fish_speech.training.codec_module import new_codec
+from fish_speech.training.codec_module import CodecTraining, new_codec
+
+from ..conftest import REPO
 
 TINY = {
     "spec_transform": {"sample_rate": 16000, "n_mels": 20, "n_fft": 512, "hop_length": 200, "win_length": 400},
@@ -212,6 +214,64 @@ def test_a_frozen_encoder_keeps_every_code_while_the_sound_changes(recordings):
     assert not torch.equal(before.head.conv_post.conv.bias, after.head.conv_post.conv.bias)
 
 
+def test_a_new_head_keeps_the_codes_and_needs_nothing_else_to_change(recordings):
+    assert main(arguments(recordings, "first", 2)) == 0
+    weights, wide = recordings / "first" / "codec" / "codec.pth", recordings / "wide.yaml"
+    head = {**TINY["head"], "upsample_rates": [10, 20], "upsample_kernel_sizes": [20, 40]}
+    wide.write_text(yaml.safe_dump({**TINY, "head": head}), encoding="utf-8")
+    more = [f"pretrained_ckpt_path={weights}", f"codec_config={wide}", "new_head=true", "model.freeze_encoder=true"]
+    assert main(arguments(recordings, "second", 2, *more)) == 0
+    before, after = exported(recordings, "first"), exported(recordings, "second")
+    clip = torch.randn(8000) * 0.1
+    assert torch.equal(before.encode_clips([clip])[0], after.encode_clips([clip])[0])
+    assert after.config.head.upsample_rates == (10, 20)
+    other = {**TINY, "head": head, "quantizer": {**TINY["quantizer"], "n_groups": 8}}
+    wide.write_text(yaml.safe_dump(other), encoding="utf-8")
+    with pytest.raises(UserError, match="head does not fit"):
+        main(arguments(recordings, "third", 2, *more))
+
+
+def test_a_frozen_encoder_makes_the_codes_that_it_makes_in_use():
+    """Stochastic depth would give the head codes in training that it never meets later."""
+    shape = {**TINY, "backbone": {**TINY["backbone"], "drop_path_rate": 0.9}}
+    codec = new_codec(FireflyConfig.from_mapping(shape), seed=0)
+    losses = MelLoss(16000, [256], [20]), StftLoss([[256, 64, 256]])
+    judges = Discriminators((2,), 2, [], 2)
+    training = CodecTraining(codec, judges, *losses, torch.optim.AdamW, None, {}, freeze_encoder=True).train()
+    sound = torch.randn(4, 1, 8000)
+    assert torch.equal(training.generator(sound)[1], training.generator(sound)[1])
+    assert training.generator.head.training
+
+
+def test_the_log_mel_is_the_same_under_autocast(codec):
+    sound = torch.randn(1, 1, 8000)
+    plain = codec.log_mel(sound)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(codec.log_mel(sound), plain)
+
+
+def test_worker_processes_read_the_same_batches(recordings):
+    found = find_recordings(recordings / "train")
+    stream = ExcerptStream([(found, 1.0)], 16000, 800, 2, (-6, 3), seed=5)
+    alone = [batch for batch, _ in zip(stream, range(4), strict=False)]
+    loader = iter(torch.utils.data.DataLoader(stream, batch_size=None, num_workers=2))
+    assert all(torch.equal(batch, next(loader)) for batch in alone)
+
+
+def test_grown_data_is_not_passed_off_as_the_same_run(recordings):
+    assert main(arguments(recordings, "run", 1)) == 0
+    soundfile.write(recordings / "train" / "more.wav", np.zeros(8000), 16000)
+    with pytest.raises(UserError, match="other settings"):
+        main(arguments(recordings, "run", 2))
+
+
+def test_a_run_that_is_done_can_end_well(recordings):
+    assert main(arguments(recordings, "run", 1)) == 0
+    with pytest.raises(UserError, match="reached step 1"):
+        main(arguments(recordings, "run", 1))
+    assert main(arguments(recordings, "run", 1, "reached_is_done=true")) == 0
+
+
 def test_other_settings_than_the_checkpoints_are_refused(recordings):
     assert main(arguments(recordings, "run", 2)) == 0
     with pytest.raises(UserError, match="other settings"):
@@ -229,12 +289,17 @@ def test_exports_in_half_precision_load(recordings):
     ("change", "words"),
     [
         ("data.train=[nowhere]", "no folder nowhere"),
+        ("data.train=nowhere", "no folder nowhere"),
+        ("data.validation=[nowhere]", "no folder nowhere"),
+        ("data.train=[{folder: x}]", "keys folder"),
+        ("data.train=[{path: samples, weight: -1}]", "weight of samples"),
         ("data.train=[]", "nothing to train"),
         ("codec_config=unknown", "unknown codec config"),
         ("pretrained_ckpt_path=nothing.pth", "nothing.pth"),
     ],
 )
-def test_bad_requests_are_one_clear_message(recordings, change, words):
+def test_bad_requests_are_one_clear_message(recordings, change, words, monkeypatch):
+    monkeypatch.chdir(REPO)
     with pytest.raises(UserError, match=words):
         main(arguments(recordings, "bad", 2, change))
 

@@ -1,0 +1,69 @@
+"""Around a training: who holds the project's lock, where a run goes on, and which process says so."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from fish_speech.errors import INTERRUPTED, UserError
+from fish_speech.training import run
+from fish_speech.training.callbacks import StopGracefully
+from fish_speech.training.run import find_resume, finish, only_run, start_weights
+
+RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+
+
+@pytest.fixture()
+def config(tmp_path):
+    """The keys that resuming reads, of a project with a checkpoint at step 4 that another tool made."""
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"global_step": 4, "state_dict": {}}, tmp_path / "checkpoints" / "step_000000004.ckpt")
+    values = {"project": "p", "resume_step": None, "reached_is_done": False, "trainer": {"max_steps": 6}}
+    config = OmegaConf.create({**values, "paths": {"ckpt_dir": str(tmp_path / "checkpoints")}})
+    OmegaConf.set_struct(config, True)
+    return config
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_every_further_process_of_a_run_leaves_the_lock_to_the_first(tmp_path, monkeypatch, name):
+    for other in RANKS:
+        monkeypatch.setenv(other, "0")
+    with only_run(tmp_path / "run"):
+        assert (tmp_path / "run" / ".lock").exists()
+        monkeypatch.setenv(name, "1")
+        started = time.monotonic()
+        with only_run(tmp_path / "run"), only_run(tmp_path / "second"):
+            assert not (tmp_path / "second").exists()
+        assert time.monotonic() - started < 10  # the lock is waited for 30 s
+
+
+def test_a_config_without_a_warm_start_continues_its_own_checkpoint(config):
+    assert find_resume(config).name == "step_000000004.ckpt"
+
+
+def test_a_run_that_is_done_says_how_to_go_on_with_the_script_and_with_the_stage(config):
+    config.trainer.max_steps = 4
+    with pytest.raises(UserError, match=r"--max-steps 104 .*trainer\.max_steps=104"):
+        find_resume(config)
+
+
+def test_a_checkpoint_without_our_record_is_continued(config):
+    assert start_weights(config, None, find_resume(config), {"seed": 1}) == 4
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_only_the_first_process_says_where_the_run_ended(config, capsys, monkeypatch, first):
+    told = []
+    monkeypatch.setattr(run.log, "info", lambda *facts: told.append(facts[0]))
+    trainer = SimpleNamespace(callbacks=[], global_step=6, is_global_zero=first)
+    assert finish(trainer, config) == 0
+    assert capsys.readouterr().out.startswith("trained to step 6") is first
+    stopped = StopGracefully()
+    stopped.stopped = True
+    trainer.callbacks, trainer.global_step = [stopped], 5
+    assert finish(trainer, config) == INTERRUPTED
+    assert bool(told) is first
