@@ -17,7 +17,8 @@ from ..conftest import REPO
 @pytest.fixture(params=["plain", "two words", "comma, (one) & it's v=1"])
 def options(tmp_path, request) -> Namespace:
     return Namespace(
-        work=tmp_path / request.param, codec_steps=7, steps=9, workers=3, precision="bf16", device="cpu"
+        work=tmp_path / request.param, codec_steps=7, head_steps=8, steps=9, workers=3, precision="bf16", device="cpu",
+        discriminators=False,
     )  # fmt: skip
 
 
@@ -40,7 +41,7 @@ def test_the_codec_is_trained_on_the_corpus_and_ends_well_when_it_is_done(option
     assert not {"codec_heldout", "lm_heldout"} & {name.split("/")[0] for name in train_minnow.CODEC_SHARES}
     assert (config.trainer.max_steps, precision_of(config.trainer.precision)) == (7, "bf16")
     assert config.reached_is_done and config.callbacks.export.dtype == "float16"
-    assert Path(config.callbacks.export.folder) / "codec.pth" == train_minnow.weights(options)
+    assert Path(config.callbacks.export.folder) / "codec.pth" == train_minnow.encoder(options)
 
 
 def test_the_language_model_is_trained_on_what_is_packed_from_the_codes_of_that_codec(options):
@@ -48,11 +49,25 @@ def test_the_language_model_is_trained_on_what_is_packed_from_the_codes_of_that_
     given = extract_vq.make_parser().parse_args(extract[2:])
     packed = build_dataset.parse_arguments(build[2:])
     config = pretrain_config(options)
-    assert given.checkpoint_path == train_minnow.weights(options) and given.num_workers == 3
+    assert given.checkpoint_path == train_minnow.encoder(options) and given.num_workers == 3
     assert packed.input == [given.data] == [options.work / "corpus/lm"]
     assert [Path(path) for path in config.train_dataset.proto_files] == [packed.output]
     assert (config.trainer.max_steps, precision_of(config.trainer.precision)) == (9, "bf16-mixed")
     assert config.reached_is_done and not config.model.model.load_weights
+
+
+def test_a_new_head_keeps_the_codes_and_is_what_is_shipped(options):
+    first = train_minnow.encoder(options)
+    first.parent.mkdir(parents=True)
+    first.with_suffix(".yaml").write_text("head: {upsample_rates: [5, 40]}", encoding="utf-8")
+    (command,) = train_minnow.head(options)
+    config = compose_config("codec_train", command[2:])
+    assert config.new_head and config.model.freeze_encoder and Path(config.pretrained_ckpt_path) == first
+    assert config.model.adversarial_from is None and train_minnow.weights(options) == first
+    second = Path(config.callbacks.export.folder) / "codec.pth"
+    second.parent.mkdir(parents=True)
+    second.touch()
+    assert train_minnow.weights(options) == second
 
 
 def test_a_run_is_never_asked_to_end_before_it_stands(options):
