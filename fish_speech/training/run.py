@@ -32,6 +32,9 @@ from .module import TextToSemantic
 
 log = logging.getLogger(__name__)
 
+# What torchrun, SLURM and Lightning number a run's processes and nodes with; the first has 0 wherever one is set.
+_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+
 
 def run(config: DictConfig, device: DeviceChoice) -> int:
     """Train as `config` says; return the exit code. Raises UserError for what the user can mend."""
@@ -43,7 +46,7 @@ def run(config: DictConfig, device: DeviceChoice) -> int:
 @contextlib.contextmanager
 def only_run(run_dir: Path) -> Iterator[None]:
     """Keep a second training of the same project out; a killed one's lock is free at once."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # a further process of the same run; the first one holds the lock
+    if any(os.environ.get(name, "0") != "0" for name in _RANKS):  # one more of the same run: the first holds the lock
         yield
         return
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -88,7 +91,7 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
     }
     start = start_weights(config, module, resume, settings)
     if start >= config.trainer.max_steps:
-        more = f"--max-steps {start + 100} trains on, a new project name starts anew"
+        more = f"{more_steps(start)} trains on, a new project name starts anew"
         log.info("project %s has reached step %d: training is done; %s", config.project, start, more)
         return 0
     trainer = build_trainer(config, device, data)
@@ -118,7 +121,7 @@ def find_resume(config: DictConfig) -> Path | None:
         chosen = found[-1:]
     if not chosen:
         return None
-    if config.ckpt_path is not None and warm_start_of(chosen[0].path) != config.ckpt_path:
+    if config.get("ckpt_path") is not None and warm_start_of(chosen[0].path) != config.ckpt_path:
         raise UserError(
             f"project {config.project} has checkpoints already, so it cannot start from {config.ckpt_path}",
             f"{chosen[0].path} is continued when the project is trained again",
@@ -129,15 +132,25 @@ def find_resume(config: DictConfig) -> Path | None:
         raise UserError(
             f"project {config.project} has reached step {chosen[0].step} already",
             f"the run ends at trainer.max_steps={config.trainer.max_steps}",
-            f"ask for more steps (--max-steps {chosen[0].step + 100}), or use a new project name",
+            f"ask for more steps with {more_steps(chosen[0].step)}, or use a new project name",
         )
     return chosen[0].path
 
 
+def more_steps(reached: int) -> str:
+    """How to ask for a later end, of finetune_tts.py and of the stages."""
+    return f"--max-steps {reached + 100} (of a stage: trainer.max_steps={reached + 100})"
+
+
 def warm_start_of(path: Path) -> str | None:
     """The checkpoint of another run that the run of `path` began with, if any."""
-    content = read_file(path)
-    return content.get("fish_speech", {}).get("warm_start") if isinstance(content, Mapping) else None
+    return record_of(read_file(path)).get("warm_start")
+
+
+def record_of(content: Any) -> Mapping[str, Any]:
+    """What a checkpoint says of its run; nothing if another tool made it."""
+    record = content.get("fish_speech") if isinstance(content, Mapping) else None
+    return record if isinstance(record, Mapping) else {}
 
 
 def limit_epochs(config: DictConfig, data: Any) -> None:
@@ -244,7 +257,8 @@ def start_weights(config: DictConfig, module: TextToSemantic, resume: Path | Non
     """Check or load the weights the run starts with, say which, and return the step it starts at."""
     if resume is not None:
         content = read_file(resume)
-        before = content.get("fish_speech", {}).get("settings", {}) if isinstance(content, Mapping) else {}
+        record = record_of(content)
+        before = record.get("settings", {})
         changed = [
             f"{k}: {before[k]} then, {settings[k]} now" for k in settings if k in before and before[k] != settings[k]
         ]
@@ -257,7 +271,7 @@ def start_weights(config: DictConfig, module: TextToSemantic, resume: Path | Non
         step = int(content["global_step"])
         if step < config.trainer.max_steps:
             log.info("continuing this project exactly from %s (step %d)", resume, step)
-            tell_of_new_end(config, content["fish_speech"].get("max_steps"), step)
+            tell_of_new_end(config, record.get("max_steps"), step)
         return step
     if module.has_lora:
         check_fresh_adapters(module.model)
@@ -348,12 +362,14 @@ def build_trainer(config: DictConfig, device: DeviceChoice, data: Any) -> L.Trai
 
 
 def finish(trainer: L.Trainer, config: DictConfig) -> int:
-    """Say where the run ended; 130 if it was stopped before its last step."""
+    """Say where the run ended, in its first process; 130 if it was stopped before its last step."""
     stopped = any(isinstance(callback, StopGracefully) and callback.stopped for callback in trainer.callbacks)  # type: ignore[attr-defined]
     saved = list_checkpoints(Path(config.paths.ckpt_dir))
     where = saved[-1].path if saved else "nowhere"
     if stopped and trainer.global_step < config.trainer.max_steps:
-        log.info("stopped at step %d, saved in %s; the same command continues", trainer.global_step, where)
+        if trainer.is_global_zero:
+            log.info("stopped at step %d, saved in %s; the same command continues", trainer.global_step, where)
         return INTERRUPTED
-    sys.stdout.write(f"trained to step {trainer.global_step}: {where}\n")
+    if trainer.is_global_zero:
+        sys.stdout.write(f"trained to step {trainer.global_step}: {where}\n")
     return 0
