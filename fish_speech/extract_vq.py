@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import arguments, errors, files, log
 from .audio import AUDIO_SUFFIXES, MAX_CLIP_S, AudioError, duration_s, find_audio, read_audio
@@ -46,6 +46,7 @@ Exit code: 0 all done; 1 some files could not be used, each with its reason; 2 w
 MAX_PADDED_S = 480.0  # seconds of sound in a batch, padding included: 16 clips of 30 s
 _WINDOW = 128  # clips that are bucketed by length together, on average
 _SHOWN = 20  # failures listed on the terminal
+SEVERAL = "several"  # in a folder's record: its codes are of more than one codec until a run has made all anew
 
 
 class Clip(NamedTuple):
@@ -57,7 +58,11 @@ class Clip(NamedTuple):
     @property
     def codes(self) -> Path:
         """Where its codes go."""
-        return self.audio.with_suffix(".npy")
+        return _codes_of(self.audio)
+
+
+def _codes_of(audio: Path) -> Path:
+    return audio.with_suffix(".npy")
 
 
 @dataclass(frozen=True)
@@ -208,15 +213,10 @@ def is_done(clip: Clip, config: FireflyConfig) -> bool:
         return False
     if codes.dtype != np.int32 or codes.ndim != 2 or codes.shape[0] != config.quantizer.n_groups or not codes.size:
         return False
-    frames = clip.duration_s * config.spec_transform.sample_rate / samples_per_frame(config)
+    frames = clip.duration_s * config.frame_rate
     exact = clip.audio.suffix.lower() in (".wav", ".flac")  # other headers may be wrong about the duration
     plausible = not exact or abs(codes.shape[1] - frames) < 2
     return plausible and int(codes.min()) >= 0 and int(codes.max()) < config.quantizer.codes
-
-
-def samples_per_frame(config: FireflyConfig) -> int:
-    """Samples that one frame of codes stands for."""
-    return config.spec_transform.hop_length * config.quantizer.downsample
 
 
 def encode_batch(task: BatchTask) -> list[Outcome]:
@@ -284,16 +284,19 @@ def _check_weights(path: Path, version: ModelVersion) -> str:
     )
 
 
-def _made_by_another(data: Path | None, weights: str) -> bool:
-    """Whether the folder's codes are of other codec weights; codes without a record are taken as fitting."""
+def _read_record(path: Path | None) -> dict[str, Any]:
+    """What a folder says of its codes: the hash of their codec's weights, or SEVERAL; empty if it has no record."""
     try:
-        record = json.loads((data / CODEC_RECORD).read_text(encoding="utf-8")) if data else {}
+        record = json.loads(path.read_text(encoding="utf-8")) if path else {}
     except (OSError, ValueError):
-        return False
-    other = record.get("codec_sha256", weights) if isinstance(record, dict) else weights
-    if other != weights:
-        logger.info("the codes in %s were made by other codec weights: all are made anew", data)
-    return other != weights
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _write_record(path: Path | None, weights: str, config: FireflyConfig) -> None:
+    record = {"codec_sha256": weights, "frame_rate": config.frame_rate}
+    if path is not None and _read_record(path) != record:
+        files.write_json(path, record)
 
 
 @cache
@@ -333,7 +336,14 @@ def extract(given: argparse.Namespace) -> int:
     config = FireflyConfig.from_mapping(codec_config(config_name))
     _remove_leftovers(clips)
     weights = _check_weights(checkpoint, version)
-    made_anew = given.force or _made_by_another(given.data, weights)
+    record = given.data / CODEC_RECORD if given.data is not None and given.data.is_dir() else None
+    recorded = _read_record(record).get("codec_sha256", "")
+    another = recorded not in ("", weights)  # codes without a record are taken as fitting
+    if another:
+        logger.info("the codes in %s were made by other codec weights: all are made anew", given.data)
+    made_anew = given.force or another
+    paths = (*(clip.audio for clip in clips), *failures)
+    mixed = made_anew and recorded != weights and any(_codes_of(path).exists() for path in paths)
     missing = {clip.audio for clip in clips if made_anew or not is_done(clip, config)}
     batches = [batch for batch in plan_batches(clips, given.batch_size) if any(c.audio in missing for c in batch)]
     seconds = 0.0
@@ -345,6 +355,8 @@ def extract(given: argparse.Namespace) -> int:
             _load(settings)  # here, so that what is wrong with the weights is said before a bar is drawn
         logger.info("%s; %d of %d clips to encode, %d workers", choice, len(missing), len(clips), workers)
         tasks = [BatchTask(b, frozenset(c.audio for c in b if c.audio in missing), settings) for b in batches]
+        # Before the first codes: those of a run that is stopped must not pass for another codec's later.
+        _write_record(record, SEVERAL if mixed else weights, config)
         try:
             outcomes = (outcome for batch in run_tasks(encode_batch, tasks, workers) for outcome in batch)
             for outcome in log.progress(outcomes, "extract", total=len(missing), unit="clip"):
@@ -355,9 +367,10 @@ def extract(given: argparse.Namespace) -> int:
         except WorkerLost as error:
             logger.error("failed: %s; run the same command again with fewer --num-workers to continue", error)
             return FAILED
-    if given.data is not None:  # last: a run that is killed before finds the old record and starts over
-        rate = config.spec_transform.sample_rate / samples_per_frame(config)
-        files.write_json(given.data / CODEC_RECORD, {"codec_sha256": weights, "frame_rate": rate})
+    if another:  # what could not be made anew must not stay among the new codes
+        for path in set(map(_codes_of, failures)) - {clip.codes for clip in clips if clip.audio not in failures}:
+            path.unlink(missing_ok=True)
+    _write_record(record, weights, config)
     _remove_leftovers(clips)  # once more: workers of a killed run live a moment longer than it
     for audio in sorted(failures)[:_SHOWN]:
         logger.warning("failed: %s: %s", ascii(str(audio))[1:-1], failures[audio])

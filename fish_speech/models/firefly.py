@@ -42,6 +42,16 @@ class FireflyConfig:
             if one != other:
                 raise ValueError(f"{names} must be equal, but are {one} and {other}")
 
+    @property
+    def samples_per_frame(self) -> int:
+        """Samples that one frame of codes stands for."""
+        return self.spec_transform.hop_length * self.quantizer.downsample
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames of codes per second."""
+        return self.spec_transform.sample_rate / self.samples_per_frame
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> FireflyConfig:
         """Make a config from nested mappings (a yaml's content). Raises ValueError or TypeError for what does not fit."""
@@ -93,12 +103,12 @@ class FireflyCodec(nn.Module):
     @property
     def samples_per_frame(self) -> int:
         """Samples that one frame of codes stands for."""
-        return self.config.spec_transform.hop_length * self.config.quantizer.downsample
+        return self.config.samples_per_frame
 
     @property
     def frame_rate(self) -> float:
         """Frames of codes per second."""
-        return self.sample_rate / self.samples_per_frame
+        return self.config.frame_rate
 
     @property
     def device(self) -> torch.device:
