@@ -152,7 +152,7 @@ class TargetVoice:
         self._embeddings = dict(embeddings)
 
     def score(self, embedding: np.ndarray, sound: Path | None = None) -> float:
-        """Cosine to the mean of the recordings; one that is `sound` itself is left out, else it would flatter."""
+        """Cosine to the mean of the recordings, less `sound`: what was made of it, or it itself, would be flattered."""
         others = [e for path, e in self._embeddings.items() if path != sound]
         return similarity(embedding, mean_embedding(others or list(self._embeddings.values())))
 
@@ -244,7 +244,7 @@ def _row(
     if "similarity" in listening.measures:
         row["voiceless"] = embedding is None
     if embedding is not None and voice is not None:
-        row["similarity"] = voice.score(embedding, clip.sound)
+        row["similarity"] = voice.score(embedding, clip.source or clip.sound)
     source = found.get((clip.source, clip.text)) if clip.source is not None else None
     if isinstance(source, dict):
         if "word_errors" in source:

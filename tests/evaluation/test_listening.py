@@ -13,14 +13,16 @@ from fish_speech.evaluation import (
     dnsmos,
     evaluate_recordings,
     mean_embedding,
+    measure,
     plan_listening,
     similarity,
     transcribe,
     word_errors,
 )
-from fish_speech.evaluation.measure import TargetVoice
+from fish_speech.evaluation.measure import Listening, TargetVoice
 from fish_speech.evaluation.recognition import choose_asr, resample, whisper_weights
 from fish_speech.evaluation.similarity import import_voice_detector
+from fish_speech.evaluation.systems import Clip, System
 
 WITHOUT = "the eval extra is not installed"
 
@@ -87,6 +89,23 @@ def test_a_recording_is_not_compared_with_itself(tmp_path):
     assert voice.score(a, tmp_path / "a") == pytest.approx(0)
     assert voice.score(a) == pytest.approx(3**-0.5)
     assert TargetVoice({tmp_path / "a": a}).score(a, tmp_path / "a") == pytest.approx(1)  # there is no other
+
+
+def test_a_codecs_clip_and_its_original_are_compared_with_the_same_recordings(tmp_path, monkeypatch):
+    """Each recording is its own axis: a mean that held the original would be nearer to what the codec made of it."""
+    sounds = [tmp_path / name for name in ("0.wav", "1.wav", "2.wav")]
+    voices = dict(zip(sounds, np.eye(3)))
+    voices[tmp_path / "decoded.wav"] = voices[sounds[0]]  # a perfect codec
+    monkeypatch.setattr(measure, "find_recordings", lambda folder: sounds)
+    monkeypatch.setattr(
+        measure,
+        "_measure_all",
+        lambda wanted, workers: {(path, text): {"embedding": voices[path]} for path, text in wanted},
+    )
+    clips = {"codec": Clip("0", None, tmp_path / "decoded.wav", sounds[0]), "originals": Clip("0", None, sounds[0])}
+    systems = [System(name, name, tmp_path, [clip]) for name, clip in clips.items()]
+    results = measure.evaluate(systems, Listening(frozenset({"similarity"})), tmp_path)
+    assert [result["clips"][0]["similarity"] for result in results] == pytest.approx([0, 0])
 
 
 def test_dnsmos_prefers_clean_speech_to_noisy(allison):
