@@ -18,7 +18,7 @@ from fish_speech import arguments as flags
 from fish_speech.device import allow_mps_fallback, choose_device
 from fish_speech.errors import UserError, run
 from fish_speech.log import setup
-from fish_speech.versions import VERSIONS, VOICE_FILE
+from fish_speech.versions import VERSIONS, VOICE_FILE, config_of_codec
 
 if TYPE_CHECKING:
     import argparse
@@ -175,7 +175,7 @@ def codec_settings(options: argparse.Namespace, codec: Path) -> dict:
     """The shape of the codec whose weights are in `codec`."""
     from fish_speech.models import codec_config
 
-    return codec_config(VERSIONS[options.model_version].config_of(codec))
+    return codec_config(config_of_codec(codec, options.model_version))
 
 
 def load(options: argparse.Namespace):

@@ -82,3 +82,10 @@ VERSIONS: dict[str, ModelVersion] = {
     ),
 }
 DEFAULT_VERSION = "1.5"
+
+
+def config_of_codec(codec: Path, model_version: str = DEFAULT_VERSION) -> str:
+    """The config of codec weights: beside them, else of the version that names its codec so, else of `model_version`."""
+    asked = VERSIONS[model_version]
+    named = (version for version in (asked, *VERSIONS.values()) if version.codec_file == codec.name)
+    return next(named, asked).config_of(codec)

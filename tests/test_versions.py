@@ -7,7 +7,7 @@ import pytest
 from fish_speech.errors import UserError
 from fish_speech.hub import ensure_version
 from fish_speech.merge_lora import codec_files, codec_yaml
-from fish_speech.versions import VERSIONS
+from fish_speech.versions import VERSIONS, config_of_codec
 
 
 def test_the_yaml_beside_codec_weights_comes_before_the_versions_config(tmp_path):
@@ -15,6 +15,15 @@ def test_the_yaml_beside_codec_weights_comes_before_the_versions_config(tmp_path
     assert VERSIONS["minnow"].config_of(codec) == "minnow"
     codec.with_suffix(".yaml").touch()
     assert VERSIONS["minnow"].config_of(codec) == str(tmp_path / "codec.yaml")
+
+
+def test_a_codecs_shape_is_that_of_the_version_that_names_it_so_whatever_version_is_asked_for(tmp_path):
+    for version in VERSIONS.values():
+        for asked in VERSIONS:
+            assert config_of_codec(tmp_path / version.codec_file, asked) == version.codec_config
+    assert config_of_codec(tmp_path / "mine.pth", "minnow") == "minnow"
+    (tmp_path / "codec.yaml").touch()
+    assert config_of_codec(tmp_path / "codec.pth") == str(tmp_path / "codec.yaml")
 
 
 @pytest.mark.parametrize("offline", [False, True])

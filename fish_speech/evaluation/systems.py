@@ -13,7 +13,7 @@ from .. import log
 from ..audio import MAX_CLIP_S, AudioError, find_audio, read_audio, write_wav
 from ..errors import UserError
 from ..prepare.transcripts import Transcripts
-from ..versions import VERSIONS, VOICE_FILE
+from ..versions import VERSIONS, VOICE_FILE, config_of_codec
 
 if TYPE_CHECKING:
     from ..synthesis import SamplingConfig
@@ -115,11 +115,13 @@ def codec_beside(folder: Path) -> Path:
 
 def load_voice(folder: Path, device: str) -> Speaker:
     """Load a model folder with its codec as cli_tts does."""
+    from ..models import codec_config
     from ..synthesis.speak import load_speaker
 
     if not folder.is_dir():
         raise UserError(f"there is no model folder {folder}", "it was given as --checkpoint", "check the path")
-    return load_speaker(folder, codec_beside(folder), device=device)
+    codec = codec_beside(folder)
+    return load_speaker(folder, codec, codec_config(config_of_codec(codec)), device=device)
 
 
 def model_hash(folder: Path) -> str:
@@ -189,11 +191,11 @@ def reconstruct(name: str, weights: Path, originals: System, folder: Path, devic
     """Encode and decode the clips of `originals` into `folder`; note the mel distance of each."""
     import torch
 
-    from ..models import load_codec
+    from ..models import codec_config, load_codec
 
     if not weights.is_file():
         raise UserError(f"there are no codec weights {weights}", f"they were given as --codec {name}", "check the path")
-    codec = load_codec(weights, device=device)
+    codec = load_codec(weights, codec_config(config_of_codec(weights)), device)
     clips = []
     for original in log.progress(originals.clips, f"reconstruct {name}", unit="clip"):
         assert original.sound is not None
