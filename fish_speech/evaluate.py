@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import logging
 import os
 import platform
 import re
-import shutil
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -35,6 +35,7 @@ Writes results.json, report.html (one file, with players and plots) and audio/NA
 Exit code: 0 all done; 1 some clips could not be measured, each with its reason; 2 wrong request."""
 
 RESULTS, REPORT, AUDIO = "results.json", "report.html", "audio"
+MARK = ".evaluation"  # in each folder of sounds that an evaluation wrote: only such are replaced
 ORIGINALS = "originals"  # the system that a codec's clips make up
 MEASURES = ("intelligibility", "similarity", "quality")
 TEMPERATURE, TOP_P = 0.7, 0.7
@@ -122,8 +123,7 @@ def make_parser() -> argparse.ArgumentParser:
 def check_request(given: argparse.Namespace) -> None:
     """Raise UserError with every problem of the request that can be seen before any work."""
     problems = []
-    names = [name for name, _ in (*given.checkpoint, *given.recordings, *given.codec)]
-    names += [ORIGINALS] if given.codec else []
+    names = system_names(given)
     if not names:
         problems.append("nothing to measure: give --checkpoint, --recordings or --codec")
     twice = sorted({name for name in names if [n.lower() for n in names].count(name.lower()) > 1})
@@ -155,6 +155,8 @@ def check_request(given: argparse.Namespace) -> None:
         for path in dict.fromkeys((*folders, *wanted))
         if path.resolve().is_relative_to(replaced)
     ]
+    foreign = [path for path in (given.output / AUDIO / name for name in dict.fromkeys(names)) if _is_foreign(path)]
+    problems += [f"{folder} has files that no evaluation wrote: move them away" for folder in foreign]
     unwritable = [ascii(str(path)) for path in (*folders, *wanted, given.output) if not _is_utf8(str(path))]
     problems += [f"{name} cannot be named in a report: it is not UTF-8" for name in dict.fromkeys(unwritable)]
     if problems:
@@ -167,6 +169,33 @@ def check_request(given: argparse.Namespace) -> None:
             f"its {RESULTS} would be overwritten",
             "give another --output, or --force to replace it",
         )
+
+
+def system_names(given: argparse.Namespace) -> list[str]:
+    """Names of all systems of a request; each gets a folder of sounds."""
+    names = [name for name, _ in (*given.checkpoint, *given.recordings, *given.codec)]
+    return names + ([ORIGINALS] if given.codec else [])
+
+
+def _is_foreign(folder: Path) -> bool:
+    if not folder.is_dir():
+        return folder.exists()
+    whole = (path for path in folder.iterdir() if not path.name.startswith(files.TEMPORARY_PREFIX))
+    return not (folder / MARK).exists() and any(whole)
+
+
+def make_folders(output: Path, names: list[str]) -> None:
+    """Make an empty folder of sounds for each system: what an earlier evaluation left must not be taken for this one's."""
+    audio = output / AUDIO
+    (output / RESULTS).unlink(missing_ok=True)  # first: without it nothing here counts as whole
+    for mark in sorted(audio.glob(f"*/{MARK}")):
+        for sound in mark.parent.glob("*.wav"):
+            sound.unlink()
+        mark.unlink()
+        with contextlib.suppress(OSError):  # something of the user's is in it
+            mark.parent.rmdir()
+    for name in names:
+        files.write_text(audio / name / MARK, "fish_speech.evaluate writes the sounds here and replaces them.\n")
 
 
 def _is_utf8(text: str) -> bool:
@@ -269,10 +298,8 @@ def evaluate(given: argparse.Namespace) -> int:
         codec_beside(folder)  # what is missing is said before anything is loaded
     if given.checkpoint:
         sampling_config(given)
-    if given.force and (given.output / RESULTS).exists():
-        (given.output / RESULTS).unlink()
-        shutil.rmtree(given.output / AUDIO, ignore_errors=True)
     files.remove_leftovers(given.output)
+    make_folders(given.output, system_names(given))
     systems = make_sounds(given, texts)
     try:
         results = evaluation.evaluate(systems, listening, given.speaker, given.workers)
