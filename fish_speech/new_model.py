@@ -14,9 +14,9 @@ from . import configs
 from .arguments import make_parser, non_negative_int, positive_int
 from .errors import UserError
 from .errors import run as run_main
-from .files import write_text
+from .files import remove_leftovers, write_text
 from .log import setup
-from .versions import CONFIG_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from .versions import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 
 PROMPT = ("system\n", "user\n", "assistant\n")  # of every clip, beside the instruction
 
@@ -27,9 +27,9 @@ def read_sentences(path: Path) -> list[str]:
     from .text.normalize import clean_text
 
     if path.is_dir():
-        texts = [lab.read_text(encoding="utf-8-sig") for lab in sorted(path.rglob("*.lab"))]
+        texts = [_read_text(lab) for lab in sorted(path.rglob("*.lab"))]
     elif path.is_file():
-        texts = path.read_text(encoding="utf-8-sig").splitlines()
+        texts = _read_text(path).splitlines()
     else:
         raise UserError(f"there is no {path}", "the tokenizer is learned from it", "give a text file or a folder")
     cleaned = [clean_text(clean_transcript(text)).strip() for text in texts]
@@ -39,16 +39,25 @@ def read_sentences(path: Path) -> list[str]:
     return sentences
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the text in {path}", str(error), "save it as UTF-8, or remove it") from None
+
+
 def make_folder(output: Path, sentences: list[str], shape: dict[str, Any], merges: int) -> str:
-    """Write the model folder and say what it holds. Raises UserError if `output` is a model already."""
+    """Write the model folder and say what it holds. Raises UserError if `output` is a model already.
+
+    config.json is written last: a folder without it is not whole, and is made anew.
+    """
     from .models import DualARConfig
     from .text import Tokenizer
     from .text.byte_pairs import count_words, learn_ranks
     from .text.prompt import SYSTEM_TEXT
     from .text.tokenizer import ranks_text
 
-    names = (CONFIG_FILE, TOKENIZER_FILE, SPECIAL_TOKENS_FILE, WEIGHTS_FILE)
-    there = [name for name in names if (output / name).exists()]
+    there = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (output / name).exists()]
     if there:
         raise UserError(f"{output} is a model folder", f"it has {', '.join(there)}", "choose another --output")
     words = count_words(sentences)
@@ -56,6 +65,7 @@ def make_folder(output: Path, sentences: list[str], shape: dict[str, Any], merge
         words.update({word: count * len(sentences) for word, count in count_words([text]).items()})
     ranks = learn_ranks(words, merges)
     output.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output)
     write_text(output / TOKENIZER_FILE, ranks_text(ranks))
     tokenizer = Tokenizer(output)
     try:

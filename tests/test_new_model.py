@@ -1,6 +1,7 @@
 """The folder of an untrained model: what is in it, and that training can start from it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -53,4 +54,30 @@ def test_a_model_folder_is_not_overwritten_and_nonsense_is_refused(labs, tmp_pat
             make(*arguments)
     with pytest.raises(UserError, match="minnow"):
         make(labs, tmp_path / "x", "--model", "whale")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("killed_after", ["tokenizer.tiktoken", "special_tokens.json"])
+def test_a_folder_of_a_killed_run_is_completed(labs, tmp_path, killed_after):
+    whole, cut = make(labs, tmp_path / "whole"), make(labs, tmp_path / "cut", "--merges", "3")
+    (cut / "config.json").unlink()
+    if killed_after == "tokenizer.tiktoken":
+        (cut / "special_tokens.json").unlink()
+    make(labs, cut)
+    assert {p.name: p.read_bytes() for p in whole.iterdir()} == {p.name: p.read_bytes() for p in cut.iterdir()}
+
+
+def test_weights_without_a_config_are_not_given_another_tokenizer(labs, tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/model.pth").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"model\.pth"):
+        make(labs, tmp_path / "m")
+
+
+@pytest.mark.parametrize("name", ["corpus/anna/9.lab", "list.txt"])
+def test_text_that_is_not_utf_8_is_named(labs, tmp_path, name):
+    (tmp_path / name).write_bytes("Fünf Züge.".encode("latin-1"))
+    with pytest.raises(UserError, match=Path(name).name) as refused:
+        make(labs if name.endswith(".lab") else tmp_path / name, tmp_path / "x")
+    assert "UTF-8" in str(refused.value)
     assert not (tmp_path / "x").exists()
