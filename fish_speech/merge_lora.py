@@ -11,6 +11,7 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -135,21 +136,39 @@ def merge(
     voice = {
         "format": 1,
         "toolkit": __version__,
-        "base": str(base),
+        "base": portable(base, output),
         "base_sha256": base_hash,
         "dtype": dtype_name,
         "model_sha256": sha256(output / WEIGHTS_FILE),
         "codec": codec.name if codec else None,
         "lora": None if lora is None else {"r": lora.r, "lora_alpha": lora.lora_alpha},
-        "checkpoint": str(adapter),
+        "checkpoint": portable(adapter, output),
         "checkpoint_sha256": sha256(adapter),
         "step": step,
         "project": info.get("project"),
-        "data": info.get("data"),
+        "data": portable(info.get("data"), output),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
     write_json(output / VOICE_FILE, voice)
     return voice
+
+
+def portable(path: Any, output: Path) -> Any:
+    """A path for `voice.json`, or a list of them, relative to the current folder.
+
+    What lies neither below that folder nor beside `output` is named as it is: relative, it would say nothing elsewhere.
+    """
+    if isinstance(path, list):
+        return [portable(part, output) for part in path]
+    if not isinstance(path, str | Path) or not Path(path).is_absolute():
+        return str(path) if isinstance(path, Path) else path
+    here, resolved = Path.cwd(), Path(path).resolve()
+    for name in (Path(path), resolved):
+        if name.is_relative_to(here) and ".." not in name.parts:
+            return name.relative_to(here).as_posix()
+    if resolved.is_relative_to(output.resolve().parent):
+        return Path(os.path.relpath(resolved, here)).as_posix()
+    return str(path)
 
 
 def codec_files(codec: Path | None, yaml: Path | None) -> dict[str, Path]:

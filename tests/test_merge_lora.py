@@ -1,0 +1,41 @@
+"""What voice.json says of where a merged model comes from."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fish_speech.merge_lora import portable
+
+
+@pytest.fixture()
+def here(tmp_path, monkeypatch):
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    return Path.cwd()
+
+
+def test_paths_below_the_current_folder_are_relative_to_it(here):
+    assert portable(here / "checkpoints/base", Path("checkpoints/voice-merged")) == "checkpoints/base"
+    assert portable(str(here / "results/a.ckpt"), Path("out")) == "results/a.ckpt"
+    assert portable([str(here / "a"), "b"], Path("out")) == ["a", "b"]
+    assert portable(Path("checkpoints/base"), Path("out")) == str(Path("checkpoints/base"))
+
+
+def test_paths_beside_the_output_are_relative_and_lead_there(here):
+    disk = here.parent / "disk/models"
+    said = portable(disk / "base/", disk / "voice-merged")
+    assert said == "../disk/models/base" and Path(said).resolve() == disk / "base"
+
+
+def test_other_paths_are_kept(here):
+    elsewhere = here.parent / "elsewhere/base"
+    assert portable(elsewhere, here / "checkpoints/voice-merged") == str(elsewhere)
+    assert portable(None, here / "out") is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symbolic links need a right on Windows")
+def test_a_link_in_the_current_folder_is_named_as_the_user_names_it(here):
+    (here.parent / "disk/base").mkdir(parents=True)
+    (here / "checkpoints").symlink_to(here.parent / "disk")
+    assert portable(here / "checkpoints/base", Path("out")) == "checkpoints/base"
