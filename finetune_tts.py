@@ -60,7 +60,9 @@ def make_parser() -> argparse.ArgumentParser:
     extract.add_argument("--num-workers-extract", type=flags.positive_int, default=1, help="processes (default: 1)")
     extract.add_argument("--device-extract", choices=DEVICES, help="where to extract (default: as --device)")
     train = parser.add_argument_group("training")
-    train.add_argument("--max-steps", type=flags.positive_int, help="optimizer steps (default: 300; minnow 200)")
+    train.add_argument(
+        "--max-steps", type=flags.positive_int, help=f"optimizer steps ({flags.recipe_default('max_steps')})"
+    )
     train.add_argument("--max-epochs", type=flags.positive_int, help="passes over all clips, if that ends sooner")
     train.add_argument("--batch-size", type=flags.positive_int, default=4, help="packed samples a batch (default: 4)")
     train.add_argument("--gradient-accumulation-steps", type=flags.positive_int, default=1,
@@ -68,13 +70,15 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--max-length",
         type=flags.positive_int,
-        help="clips are packed into samples of so many tokens (default: 4096; 1024 without CUDA; minnow 384)",
+        help="clips are packed into samples of so many tokens "
+        f"({flags.recipe_default('max_length', '4096, without CUDA 1024')})",
     )
     train.add_argument("--learning-rate", type=flags.positive_float,
-                       help="1e-5 to 5e-5 is safe (default: 5e-5; minnow 3e-4)")  # fmt: skip
+                       help=f"1e-5 to 5e-5 is safe for 1.5 ({flags.recipe_default('learning_rate')})")  # fmt: skip
     train.add_argument("--warmup-steps", type=flags.non_negative_int, default=10, help="(default: 10)")
     train.add_argument("--lora-config",
-                       help="a name in configs/lora; none: all weights (default: r_8_alpha_16; minnow none)")  # fmt: skip
+                       help="a name in configs/lora; none: all weights "
+                       f"({flags.recipe_default('lora_config')})")  # fmt: skip
     train.add_argument("--save-every-n-steps", type=flags.positive_int, default=100,
                        help="optimizer steps between checkpoints and validations (default: 100)")  # fmt: skip
     train.add_argument("--log-every-n-steps", type=flags.positive_int, default=10, help="(default: 10)")

@@ -57,6 +57,17 @@ def add_model_version(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def recipe_default(name: str, unset: str = "") -> str:
+    """For help: the default of a flag by the versions' recipes; `unset` says what happens where a recipe has None."""
+    shown = {}
+    for version in VERSIONS.values():
+        value = getattr(version.recipe, name)
+        shown[version.name] = unset if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+    usual = shown[DEFAULT_VERSION]
+    others = [f"; {version} {value}" for version, value in shown.items() if value != usual]
+    return f"default: {usual}{''.join(others)}"
+
+
 def add_offline(parser: argparse._ActionsContainer) -> None:
     """Add `--offline`."""
     parser.add_argument("--offline", action="store_true", help="never ask the network for missing weights")
