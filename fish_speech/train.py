@@ -76,7 +76,7 @@ def main_of(
     run: Callable[[DictConfig, DeviceChoice], int],
 ) -> int:
     """Parse a training command's line, compose its config (default `config_name`), choose the device and `run` it."""
-    parser = make_parser(program, description)
+    parser = make_parser(program, description or "")
     parser.add_argument("--config-name", default=config_name, help="a yaml in the config folder")
     parser.add_argument("--config-dir", type=Path, default=CONFIGS, help="the config folder (default: configs/)")
     parser.add_argument("--print-config", action="store_true", help="print the composed config and stop")

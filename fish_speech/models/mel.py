@@ -46,7 +46,9 @@ class LogMel:
         if waveform.size(-1) <= right:
             raise ValueError(f"{waveform.size(-1)} samples are too short for a mel spectrogram; need over {right}")
         padded = F.pad(waveform[:, None], (left, right), mode="reflect")[:, 0]
-        with torch.autocast(waveform.device.type, enabled=False):  # bfloat16 has steps of 0.03 and more in the logarithm
+        with torch.autocast(
+            waveform.device.type, enabled=False
+        ):  # bfloat16 has steps of 0.03 and more in the logarithm
             spectrum = torch.stft(
                 padded, c.n_fft, c.hop_length, c.win_length, window, center=False, onesided=True, return_complex=True
             )  # (batch, bins, frames)

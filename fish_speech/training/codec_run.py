@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..checkpoint import read_file
 from ..device import DeviceChoice
 from ..errors import UserError
-from ..files import remove_leftovers, write_text
+from ..files import write_text
 from ..models.firefly import FireflyCodec, FireflyConfig
 from ..models.loading import DEFAULT_CODEC, codec_config, load_codec, make_codec_config
 from .codec_data import CodecDataModule
@@ -35,7 +35,6 @@ def run(config: DictConfig, device: DeviceChoice) -> int:
 
 def _run(config: DictConfig, device: DeviceChoice) -> int:
     run_dir = Path(config.paths.run_dir)
-    remove_leftovers(run_dir)
     if device.device == "cuda":
         torch.set_float32_matmul_precision(config.float32_matmul)
     resume = find_resume(config)

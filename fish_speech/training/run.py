@@ -60,6 +60,7 @@ def only_run(run_dir: Path) -> Iterator[None]:
             "wait for it, or stop it",
         ) from error
     try:
+        remove_leftovers(run_dir)
         yield
     finally:
         lock.release()
@@ -67,7 +68,6 @@ def only_run(run_dir: Path) -> Iterator[None]:
 
 def _run(config: DictConfig, device: DeviceChoice) -> int:
     run_dir = Path(config.paths.run_dir)
-    remove_leftovers(run_dir)
     torch.manual_seed(config.seed)
     if device.device == "cuda":
         torch.set_float32_matmul_precision(config.float32_matmul)
