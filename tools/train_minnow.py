@@ -44,7 +44,7 @@ def corpus(options: argparse.Namespace) -> list[list[str]]:
 
 
 def codec(options: argparse.Namespace) -> list[list[str]]:
-    """The codec; without --discriminators by spectral losses only, since they take five times as long as all the rest."""
+    """The codec; without --discriminators by spectral losses only, since they take several times as long as all the rest."""
     run_dir = options.work / "codec"
     values = codec_values(options, run_dir) | {
         "project": "minnow_codec",
