@@ -77,7 +77,7 @@ VERSIONS: dict[str, ModelVersion] = {
         codec_config="minnow",
         prompt_format="prompt",
         # So small a base has no room to spare: adapters hardly change its voice, and it was trained on short samples.
-        recipe=Recipe(lora_config="none", learning_rate=3e-4, max_steps=200, max_length=384),
+        recipe=Recipe(lora_config="none", learning_rate=1.5e-4, max_steps=60, max_length=384),
         made_by="docs/minnow.md",
     ),
 }

@@ -66,7 +66,7 @@ def commands(steps: int) -> list[tuple[str, list[str]]]:
         (
             "fine-tune and merge",
             ["finetune_tts.py", "--project", RUN.name, "--model-version", "minnow", "--data-dir", str(DATA), "--full-pipeline",
-             "--max-steps", str(steps), "--save-every-n-steps", "50"],
+             "--max-steps", str(steps), "--save-every-n-steps", "20"],
         ),
         (
             "speak",
