@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,8 @@ def make_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--max-steps", type=flags.positive_int, help=f"optimizer steps ({flags.recipe_default('max_steps')})"
     )
-    train.add_argument("--max-epochs", type=flags.positive_int, help="passes over all clips, if that ends sooner")
+    train.add_argument("--max-epochs", type=flags.positive_int,
+                       help=f"passes over all clips, if fewer ({flags.recipe_default('max_epochs', 'any')})")  # fmt: skip
     train.add_argument("--batch-size", type=flags.positive_int, default=4, help="packed samples a batch (default: 4)")
     train.add_argument("--gradient-accumulation-steps", type=flags.positive_int, default=1,
                        help="batches per optimizer step (default: 1)")  # fmt: skip
@@ -110,8 +111,8 @@ def main() -> int:
 def fill_in(options: argparse.Namespace) -> None:
     """Put the model version's way of training where the user says nothing."""
     recipe = VERSIONS[options.model_version].recipe
-    if options.max_steps is None and options.max_epochs is not None:
-        options.max_steps = 1_000_000_000
+    if options.max_steps is not None or options.max_epochs is not None:  # the user's word alone says how long
+        recipe = replace(recipe, max_steps=1_000_000_000, max_epochs=None)
     for name, value in asdict(recipe).items():
         if getattr(options, name) is None:
             setattr(options, name, value)

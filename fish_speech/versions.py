@@ -20,6 +20,7 @@ class Recipe:
     lora_config: str = "r_8_alpha_16"  # a name in configs/lora, or none: all weights
     learning_rate: float = 5e-5
     max_steps: int = 300
+    max_epochs: int | None = None  # if that ends sooner
     max_length: int | None = None  # tokens of a packed sample; None: 4096, 1024 without CUDA
 
 
@@ -77,7 +78,8 @@ VERSIONS: dict[str, ModelVersion] = {
         codec_config="minnow",
         prompt_format="prompt",
         # So small a base has no room to spare: adapters hardly change its voice, and it was trained on short samples.
-        recipe=Recipe(lora_config="none", learning_rate=1.5e-4, max_steps=60, max_length=384),
+        # After five passes over ten minutes of speech the held-out loss was lowest.
+        recipe=Recipe(lora_config="none", learning_rate=1.5e-4, max_epochs=5, max_length=384),
         made_by="docs/minnow.md",
     ),
 }

@@ -12,7 +12,12 @@ import finetune_tts
 from fish_speech import arguments
 from fish_speech.versions import VERSIONS
 
-KEYS = {"trainer.max_steps": "max_steps", "model.optimizer.lr": "learning_rate", "data.pack_length": "max_length"}
+KEYS = {
+    "trainer.max_steps": "max_steps",
+    "model.optimizer.lr": "learning_rate",
+    "data.pack_length": "max_length",
+    "max_epochs": "max_epochs",
+}
 
 
 @pytest.fixture()
@@ -37,6 +42,12 @@ def overrides(tmp_path, monkeypatch):
     return plan
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_steps_that_the_user_asks_for_are_not_cut_by_the_recipes_epochs(overrides, version):
+    values = overrides("--model-version", version, "--max-steps", 7)
+    assert (values["trainer.max_steps"], values["max_epochs"]) == ("7", "null")
+
+
 def lora_of(values: dict[str, str]) -> str:
     return values.get("+lora@model.model.lora_config", "none")
 
@@ -53,11 +64,23 @@ def test_a_version_is_trained_by_its_own_recipe(overrides, version):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_what_the_user_says_comes_before_the_recipe(overrides, version):
     values = overrides(
-        *("--model-version", version, "--max-steps", 7, "--learning-rate", "1e-6", "--max-length", 99),
+        *(
+            "--model-version",
+            version,
+            "--max-steps",
+            7,
+            "--max-epochs",
+            2,
+            "--learning-rate",
+            "1e-6",
+            "--max-length",
+            99,
+        ),
         *("--lora-config", "r_4_alpha_8"),
     )
     assert {field: values[key] for key, field in KEYS.items()} == {
         "max_steps": "7",
+        "max_epochs": "2",
         "learning_rate": "1e-06",
         "max_length": "99",
     }
@@ -77,7 +100,8 @@ def test_help_shows_the_recipes_as_they_are(monkeypatch):
     for version in VERSIONS.values():
         for name in asdict(version.recipe):
             value = getattr(version.recipe, name)
-            shown = "4096, without CUDA 1024" if value is None else f"{value:g}" if isinstance(value, float) else value
+            unset = {"max_length": "4096, without CUDA 1024", "max_epochs": "any"}.get(name)
+                shown = unset if value is None else f"{value:g}" if isinstance(value, float) else value
             assert f"{shown}" in said.rpartition(f"--{name.replace('_', '-')} ")[2][:250], name
     other = replace(VERSIONS["minnow"], recipe=replace(VERSIONS["minnow"].recipe, max_steps=12345))
     monkeypatch.setitem(VERSIONS, "minnow", other)

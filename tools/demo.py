@@ -34,9 +34,8 @@ SOUND, EVALUATION, LOGS = Path("output/demo.wav"), Path("output/demo-evaluation"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the demo in the repository's folder; return the exit code of the first command that fails, else 0."""
-    steps = MINNOW.recipe.max_steps
     parser = make_parser("tools/demo.py", __doc__)
-    parser.add_argument("--steps", type=positive_int, default=steps, help=f"of fine-tuning (default: {steps})")
+    parser.add_argument("--steps", type=positive_int, help="of fine-tuning (default: finetune_tts.py's)")
     parser.add_argument("--fresh", action="store_true", help="remove what an earlier demo left first")
     options = parser.parse_args(argv)
     setup()
@@ -58,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def commands(steps: int) -> list[tuple[str, list[str]]]:
+def commands(steps: int | None = None) -> list[tuple[str, list[str]]]:
     """What a user would type, step by step, without the word python."""
     sentence = (ROOT / TEXTS).read_text(encoding="utf-8").splitlines()[0]
     return [
@@ -66,7 +65,7 @@ def commands(steps: int) -> list[tuple[str, list[str]]]:
         (
             "fine-tune and merge",
             ["finetune_tts.py", "--project", RUN.name, "--model-version", "minnow", "--data-dir", str(DATA), "--full-pipeline",
-             "--max-steps", str(steps), "--save-every-n-steps", "20"],
+             "--save-every-n-steps", "5", "--log-every-n-steps", "5", *(["--max-steps", str(steps)] if steps else [])],
         ),
         (
             "speak",
