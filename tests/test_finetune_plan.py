@@ -101,7 +101,7 @@ def test_help_shows_the_recipes_as_they_are(monkeypatch):
         for name in asdict(version.recipe):
             value = getattr(version.recipe, name)
             unset = {"max_length": "4096, without CUDA 1024", "max_epochs": "any"}.get(name)
-                shown = unset if value is None else f"{value:g}" if isinstance(value, float) else value
+            shown = unset if value is None else f"{value:g}" if isinstance(value, float) else value
             assert f"{shown}" in said.rpartition(f"--{name.replace('_', '-')} ")[2][:250], name
     other = replace(VERSIONS["minnow"], recipe=replace(VERSIONS["minnow"].recipe, max_steps=12345))
     monkeypatch.setitem(VERSIONS, "minnow", other)
