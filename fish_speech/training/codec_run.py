@@ -21,7 +21,7 @@ from ..models.firefly import FireflyCodec, FireflyConfig
 from ..models.loading import DEFAULT_CODEC, codec_config, load_codec, make_codec_config
 from .codec_data import CodecDataModule
 from .codec_module import CodecTraining, new_codec
-from .run import build_trainer, find_resume, finish, only_run
+from .run import build_trainer, find_resume, finish, only_run, refuse_changed
 
 log = logging.getLogger(__name__)
 
@@ -166,16 +166,9 @@ def check_resume(path: Path, settings: dict[str, Any], max_steps: int) -> int:
     """Return the step of the checkpoint; raise UserError if it was made with other settings."""
     content = read_file(path)
     info = content.get("fish_speech", {})
-    before = info.get("settings", {})
-    changed = [
-        f"{k}: {before[k]} then, {settings[k]} now" for k in settings if k in before and before[k] != settings[k]
-    ]
-    if changed:
-        raise UserError(
-            f"{path} was made with other settings",
-            "; ".join(changed),
-            "use the same settings, or a new project with pretrained_ckpt_path=RUN/codec/codec.pth",
-        )
+    refuse_changed(
+        path, info.get("settings", {}), settings, "a new project with pretrained_ckpt_path=RUN/codec/codec.pth"
+    )
     if info.get("max_steps", max_steps) != max_steps:
         log.info("the learning rate now falls until step %d, not %d", max_steps, info["max_steps"])
     return int(content["global_step"])

@@ -253,21 +253,26 @@ def shards_hash(paths: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+def refuse_changed(path: Path, before: Mapping[str, Any], settings: Mapping[str, Any], otherwise: str) -> None:
+    """Raise UserError if the run of checkpoint `path` had other settings; what it did not record is not compared."""
+    changed = [
+        f"{k}: {before[k]} then, {settings[k]} now" for k in settings if k in before and before[k] != settings[k]
+    ]
+    if changed:
+        raise UserError(
+            f"{path} was made with other settings",
+            "; ".join(changed),
+            f"use the same settings to continue, or {otherwise}",
+        )
+
+
 def start_weights(config: DictConfig, module: TextToSemantic, resume: Path | None, settings: Mapping[str, Any]) -> int:
     """Check or load the weights the run starts with, say which, and return the step it starts at."""
     if resume is not None:
         content = read_file(resume)
         record = record_of(content)
         before = record.get("settings", {})
-        changed = [
-            f"{k}: {before[k]} then, {settings[k]} now" for k in settings if k in before and before[k] != settings[k]
-        ]
-        if changed:
-            raise UserError(
-                f"{resume} was made with other settings",
-                "; ".join(changed),
-                "use the same settings to continue, or a new project name with this checkpoint as its start",
-            )
+        refuse_changed(resume, before, settings, "a new project name with this checkpoint as its start")
         step = int(content["global_step"])
         if step < config.trainer.max_steps:
             log.info("continuing this project exactly from %s (step %d)", resume, step)
