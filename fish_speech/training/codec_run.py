@@ -21,7 +21,7 @@ from ..models.firefly import FireflyCodec, FireflyConfig
 from ..models.loading import DEFAULT_CODEC, codec_config, load_codec, make_codec_config
 from .codec_data import CodecDataModule
 from .codec_module import CodecTraining, new_codec
-from .run import build_trainer, find_resume, finish, only_run, refuse_changed
+from .run import build_trainer, find_resume, fit, only_run, refuse_changed
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +61,7 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
     record = run_dir / "training_configs" / f"from_step_{start:09d}.yaml"
     write_text(record, OmegaConf.to_yaml(config, resolve=True))
     log.info("%s", data.describe())
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume else None)
-    except SystemExit:  # Lightning's answer to KeyboardInterrupt and to SIGTERM before the first step
-        raise KeyboardInterrupt from None
-    return finish(trainer, config)
+    return fit(trainer, module, data, resume, config)
 
 
 def build_codec(config: DictConfig, load: bool) -> FireflyCodec:
@@ -107,7 +103,7 @@ def with_new_head(old: FireflyCodec, shape: FireflyConfig, seed: int) -> Firefly
         )
     codec = new_codec(shape, seed)
     kept = {name: tensor for name, tensor in old.state_dict().items() if not name.startswith("head.")}
-    codec.load_state_dict(kept, strict=False)
+    codec.load_state_dict(kept, strict=False)  # the head is left out on purpose; the other shapes are equal, see above
     return codec
 
 

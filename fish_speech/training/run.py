@@ -101,11 +101,7 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
         log.info("train is false: nothing to do beside %s", record)
         return 0
     log.info("%s", data.coverage())
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume else None)
-    except SystemExit:  # Lightning's answer to KeyboardInterrupt and to SIGTERM before the first step
-        raise KeyboardInterrupt from None
-    return finish(trainer, config)
+    return fit(trainer, module, data, resume, config)
 
 
 def find_resume(config: DictConfig) -> Path | None:
@@ -364,6 +360,15 @@ def build_trainer(config: DictConfig, device: DeviceChoice, data: Any) -> L.Trai
         logger=[instantiate(part) for part in config.logger.values()],
         plugins=[AtomicCheckpointIO()],
     )
+
+
+def fit(trainer: L.Trainer, module: L.LightningModule, data: Any, resume: Path | None, config: DictConfig) -> int:
+    """Train, from checkpoint `resume` on if there is one; return the exit code."""
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume else None)
+    except SystemExit:  # Lightning's answer to KeyboardInterrupt and to SIGTERM before the first step
+        raise KeyboardInterrupt from None
+    return finish(trainer, config)
 
 
 def finish(trainer: L.Trainer, config: DictConfig) -> int:
