@@ -5,7 +5,6 @@ python cli_tts.py "Hello there." --model-path checkpoints/my_voice-merged -o out
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from fish_speech import arguments as flags
 from fish_speech.device import allow_mps_fallback, choose_device
 from fish_speech.errors import UserError, run
 from fish_speech.log import setup
-from fish_speech.versions import VERSIONS, VOICE_FILE, config_of_codec
+from fish_speech.versions import VERSIONS, config_of_codec, named_codec
 
 if TYPE_CHECKING:
     import argparse
@@ -157,13 +156,7 @@ def codec_path(options: argparse.Namespace, folder: Path) -> Path:
     if options.codec:
         return options.codec
     version = VERSIONS[options.model_version]
-    try:
-        named = json.loads((folder / VOICE_FILE).read_text(encoding="utf-8")).get("codec")
-        if isinstance(named, str) and Path(named).name == named and (folder / named).is_file():
-            return folder / named
-    except (OSError, ValueError, AttributeError):
-        pass
-    found = version.codec_in(folder)
+    found = named_codec(folder) or version.codec_in(folder)
     if found is not None:
         return found
     raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,3 +92,13 @@ def config_of_codec(codec: Path, model_version: str = DEFAULT_VERSION) -> str:
     asked = VERSIONS[model_version]
     named = (version for version in (asked, *VERSIONS.values()) if version.codec_file == codec.name)
     return next(named, asked).config_of(codec)
+
+
+def named_codec(folder: Path) -> Path | None:
+    """The codec weights in a model folder that its voice.json names; None if it names none: a base has no such file."""
+    try:
+        name = json.loads((folder / VOICE_FILE).read_text(encoding="utf-8")).get("codec")
+    except (OSError, ValueError, AttributeError):
+        return None
+    inside = isinstance(name, str) and Path(name).name == name and (folder / name).is_file()
+    return folder / name if inside else None

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))  # so that it runs where the package is not instal
 
 import yaml  # noqa: E402
 
-from fish_speech.arguments import make_parser, positive_int  # noqa: E402
+from fish_speech.arguments import add_device, make_parser, positive_int  # noqa: E402
 from fish_speech.checkpoint import list_checkpoints  # noqa: E402
 from fish_speech.configs import hydra_value  # noqa: E402
 from fish_speech.errors import run  # noqa: E402
@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--steps", type=positive_int, default=STEPS, help=f"of the language model (default: {STEPS})")
     parser.add_argument("--workers", type=positive_int, default=2, help="processes that extract codes (default: 2)")
-    parser.add_argument("--device", choices=("auto", "cuda", "mps", "cpu"), default="auto", help="(default: auto)")
+    add_device(parser)
     parser.add_argument(
         "--precision",
         choices=("32", "bf16"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from .. import log
 from ..audio import MAX_CLIP_S, AudioError, find_audio, read_audio, write_wav
 from ..errors import UserError
 from ..prepare.transcripts import Transcripts
-from ..versions import VERSIONS, VOICE_FILE, config_of_codec
+from ..versions import VERSIONS, config_of_codec, named_codec
 
 if TYPE_CHECKING:
     from ..synthesis import SamplingConfig
@@ -95,12 +94,9 @@ def copy_sound(system: System, folder: Path) -> None:
 
 def codec_beside(folder: Path) -> Path:
     """The codec weights of a model folder: those that voice.json names, else those of a known model version."""
-    try:
-        named = json.loads((folder / VOICE_FILE).read_text(encoding="utf-8")).get("codec")
-        if isinstance(named, str) and Path(named).name == named and (folder / named).is_file():
-            return folder / named
-    except (OSError, ValueError, AttributeError):
-        pass  # a base model's folder has none
+    named = named_codec(folder)
+    if named is not None:
+        return named
     for places in ((folder,), ()):  # in the folder before a version's own place
         for version in VERSIONS.values():
             found = version.codec_in(*places)
@@ -211,13 +207,7 @@ def reconstruct(name: str, weights: Path, originals: System, folder: Path, devic
             continue
         waveform = torch.from_numpy(samples).to(codec.device)  # (samples,)
         decoded = codec.decode(codec.encode_clips([waveform])[0][None])[0, 0, : len(samples)]
-        clip.known["mel_l1"] = mel_distance(codec, waveform[: len(decoded)], decoded)
+        clip.known["mel_l1"] = float(codec.log_mel.distance(waveform[None, : len(decoded)], decoded[None]))
         clip.sound = folder / f"{clip.name}.wav"
         write_wav(clip.sound, decoded.cpu().numpy(), codec.sample_rate)
     return System(name, "codec", weights, clips)
-
-
-def mel_distance(codec: Any, original: Any, decoded: Any) -> float:
-    """Mean absolute difference of the log-mel spectrograms, as the codec makes them, of two waveforms (samples,)."""
-    a, b = codec.log_mel(original[None]), codec.log_mel(decoded[None])
-    return float((a - b).abs().mean())

@@ -56,6 +56,10 @@ class LogMel:
             mel = (magnitude.transpose(1, 2) @ filters).transpose(1, 2)  # (batch, mels, frames)
             return mel.clamp(min=LOG_FLOOR).log()
 
+    def distance(self, one: Tensor, other: Tensor) -> Tensor:
+        """Mean absolute difference of the log-mels of two waveforms (batch, samples) or (batch, 1, samples)."""
+        return (self(one) - self(other)).abs().mean()
+
     def frames(self, samples: Tensor) -> Tensor:
         """Mel frames that `samples` give."""
         return samples // self.config.hop_length

@@ -26,8 +26,7 @@ class MelLoss(nn.Module):
 
     def forward(self, made: Tensor, real: Tensor) -> Tensor:
         """Compare (batch, 1, samples) float32."""
-        distances = [(mel(made) - mel(real)).abs().mean() for mel in self.mels]
-        return torch.stack(distances).mean()
+        return torch.stack([mel.distance(made, real) for mel in self.mels]).mean()
 
 
 class StftLoss(nn.Module):

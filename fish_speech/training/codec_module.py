@@ -14,7 +14,6 @@ from ..errors import UserError
 from ..models.convnext import ConvNeXtBlock
 from ..models.discriminators import Discriminators
 from ..models.firefly import FireflyCodec, FireflyConfig
-from ..models.mel import LogMel
 from .codec_losses import MelLoss, StftLoss, adversarial_loss, discriminator_loss, feature_loss
 from .module import step_seed
 
@@ -165,7 +164,7 @@ class CodecTraining(L.LightningModule):
         values = {
             "mel": self.mel_loss(made, batch),
             "stft": self.stft_loss(made, batch),
-            "mel_l1": mel_l1(codec.log_mel, made, batch),
+            "mel_l1": codec.log_mel.distance(made, batch),
         }
         for name, value in values.items():
             self.log(f"val/{name}", value, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
@@ -177,11 +176,6 @@ class CodecTraining(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["fish_speech"] = self.run_info
-
-
-def mel_l1(log_mel: LogMel, made: Tensor, real: Tensor) -> Tensor:
-    """Mean distance of two waveforms' log-mel spectra, each as the codec itself sees them."""
-    return (log_mel(made) - log_mel(real)).abs().mean()
 
 
 def new_codec(config: FireflyConfig, seed: int, layer_scale: float = 0.1) -> FireflyCodec:

@@ -21,7 +21,7 @@ from ..models.firefly import FireflyCodec, FireflyConfig
 from ..models.loading import DEFAULT_CODEC, codec_config, load_codec, make_codec_config
 from .codec_data import CodecDataModule
 from .codec_module import CodecTraining, new_codec
-from .run import build_trainer, find_resume, fit, only_run, refuse_changed
+from .run import build_trainer, find_resume, fit, only_run, record_of, refuse_changed, tell_of_new_end
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
     }
     start = 0
     if resume is not None:
-        start = check_resume(resume, settings, config.trainer.max_steps)
+        start = check_resume(resume, settings, config)
         if start >= config.trainer.max_steps:
             log.info("project %s has reached step %d: training is done", config.project, start)
             return 0
@@ -158,13 +158,12 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def check_resume(path: Path, settings: dict[str, Any], max_steps: int) -> int:
+def check_resume(path: Path, settings: dict[str, Any], config: DictConfig) -> int:
     """Return the step of the checkpoint; raise UserError if it was made with other settings."""
     content = read_file(path)
-    info = content.get("fish_speech", {})
+    record, step = record_of(content), int(content["global_step"])
     refuse_changed(
-        path, info.get("settings", {}), settings, "a new project with pretrained_ckpt_path=RUN/codec/codec.pth"
+        path, record.get("settings", {}), settings, "a new project with pretrained_ckpt_path=RUN/codec/codec.pth"
     )
-    if info.get("max_steps", max_steps) != max_steps:
-        log.info("the learning rate now falls until step %d, not %d", max_steps, info["max_steps"])
-    return int(content["global_step"])
+    tell_of_new_end(config, record.get("max_steps"), step)
+    return step
