@@ -115,19 +115,13 @@ def read_audio(
     The waveform is (samples,), the mean of all channels, or (samples, channels) if not `mono`. With `sample_rate` it
     is resampled by soxr (HQ). Raises AudioError if any part of the file cannot be had.
     """
-    blocks: list[np.ndarray] = []
     with _open(path) as (rate, stream):
-        count = 0
-        for block in stream:  # (samples, channels)
-            with np.errstate(over="ignore"):
-                block = block.mean(axis=1, dtype=np.float32) if mono and block.shape[1] > 1 else block
-            if not np.isfinite(block).all():
-                bad = int(np.flatnonzero(~np.isfinite(block).reshape(len(block), -1).all(axis=1))[0])
-                raise AudioError(path, f"NaN or infinite samples: the first at {(count + bad) / rate:.3f} s")
+        count, blocks = 0, []
+        for block in _checked(path, rate, stream, mono):
             count += len(block)
             if count > max_duration_s * rate:
                 raise AudioError(path, f"too long: more than {max_duration_s:g} s; split the recording")
-            blocks.append(block[:, 0] if mono and block.ndim == 2 else block)
+            blocks.append(block)
     if count == 0:
         raise AudioError(path, "no samples: the file has a header but no sound")
     waveform = np.concatenate(blocks)
@@ -140,6 +134,56 @@ def read_audio(
     if len(resampled) == 0:
         raise AudioError(path, "no samples: shorter than one sample at the new rate")
     return resampled, sample_rate
+
+
+@contextlib.contextmanager
+def stream_audio(
+    path: Path, sample_rate: int, max_duration_s: float = MAX_DURATION_S
+) -> Iterator[Generator[np.ndarray, None, None]]:
+    """Open a file of any length and yield its blocks: float32 (samples,), mono, at `sample_rate`, in flat memory.
+
+    Together they are what read_audio gives, as far as `max_duration_s`; what comes after that is not read. The blocks
+    raise AudioError where the file turns out to be unusable.
+    """
+    with _open(path) as (rate, stream):
+        blocks = _resampled(_first(_checked(path, rate, stream, True), round(max_duration_s * rate)), rate, sample_rate)
+        try:
+            yield blocks
+        finally:
+            blocks.close()
+
+
+def _checked(path: Path, rate: int, stream: Iterator[np.ndarray], mono: bool) -> Iterator[np.ndarray]:
+    """Mix (samples, channels) down to (samples,) if `mono`; raise AudioError at samples that are no numbers."""
+    count = 0
+    for block in stream:
+        with np.errstate(over="ignore"):
+            block = block.mean(axis=1, dtype=np.float32) if mono and block.shape[1] > 1 else block
+        if not np.isfinite(block).all():
+            bad = int(np.flatnonzero(~np.isfinite(block).reshape(len(block), -1).all(axis=1))[0])
+            raise AudioError(path, f"NaN or infinite samples: the first at {(count + bad) / rate:.3f} s")
+        count += len(block)
+        yield block[:, 0] if mono and block.ndim == 2 else block
+
+
+def _first(blocks: Iterator[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    for block in blocks:
+        yield block[:samples]
+        samples -= len(block)
+        if samples <= 0:
+            return
+
+
+def _resampled(blocks: Iterator[np.ndarray], rate: int, sample_rate: int) -> Generator[np.ndarray, None, None]:
+    if rate == sample_rate:
+        yield from blocks
+        return
+    import soxr
+
+    resampler = soxr.ResampleStream(rate, sample_rate, 1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield resampler.resample_chunk(np.ascontiguousarray(block))
+    yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
 
 
 class AudioInfo(NamedTuple):

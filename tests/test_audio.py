@@ -21,6 +21,7 @@ from fish_speech.audio import (
     measure_lufs,
     normalize_loudness,
     read_audio,
+    stream_audio,
     write_wav,
 )
 
@@ -202,3 +203,16 @@ def test_a_silent_clip_is_left_as_it_is():
     for waveform in (np.zeros(16000, np.float32), np.zeros(10, np.float32), tone(level=1e-5)):
         scaled, info = normalize_loudness(waveform, 16000)
         assert scaled is waveform and info.lufs is None and info.gain_db == 0
+
+
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_a_streamed_file_is_what_the_whole_file_is(tmp_path, rate):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1_200_000, 2)).astype(np.float32)  # several blocks
+    soundfile.write(tmp_path / "a.wav", noise, 44100)
+    with stream_audio(tmp_path / "a.wav", rate) as blocks:
+        streamed = list(blocks)
+    assert len(streamed) > 2
+    np.testing.assert_array_equal(np.concatenate(streamed), read_audio(tmp_path / "a.wav", rate)[0])
+    with stream_audio(tmp_path / "a.wav", rate, max_duration_s=2.5) as blocks:
+        first = np.concatenate(list(blocks))
+    assert abs(len(first) - 2.5 * rate) <= 1
