@@ -5,14 +5,12 @@ Colours and fonts come from the page's style sheet (classes dot, bar, grid, labe
 
 from __future__ import annotations
 
-import html
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..html import COLOURS, nice_ticks, text
 from .summary import Column, clip_value
 
-COLOURS = 8  # in the style sheet; further systems start over
 _LEFT, _WIDTH, _RIGHT, _ROW, _TOP, _BOTTOM = 130, 400, 24, 34, 8, 30  # pixels
 _SPREAD = 9  # pixels up and down over which dots are spread so that equal values stay visible
 
@@ -28,9 +26,7 @@ def strip_plot(column: Column, results: Sequence[Mapping[str, Any]]) -> str:
     ticks = nice_ticks(min(values), max(values))
     low, high = ticks[0], ticks[-1]
     height = _TOP + _ROW * len(rows) + _BOTTOM
-    parts = [
-        f'<svg viewBox="0 0 {_LEFT + _WIDTH + _RIGHT} {height}" role="img" aria-label="{html.escape(column.title)}">'
-    ]
+    parts = [f'<svg viewBox="0 0 {_LEFT + _WIDTH + _RIGHT} {height}" role="img" aria-label="{text(column.title)}">']
 
     def x(value: float) -> float:
         return _LEFT + _WIDTH * (value - low) / (high - low)
@@ -40,7 +36,7 @@ def strip_plot(column: Column, results: Sequence[Mapping[str, Any]]) -> str:
         parts.append(f'<text class="label" x="{x(tick):.1f}" y="{height - 10}" text-anchor="middle">{tick:g}</text>')
     for index, (result, row) in enumerate(zip(results, rows)):
         y, colour = _TOP + _ROW * (index + 0.5), f"var(--s{index % COLOURS})"
-        name = html.escape(_shorten(result["name"]))
+        name = text(result["name"], 18)
         parts.append(f'<text class="label" x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{name}</text>')
         for number, value in enumerate(row):
             offset = _SPREAD * (2 * (number * 0.618034 % 1) - 1)  # golden ratio: neighbours land far apart
@@ -50,19 +46,3 @@ def strip_plot(column: Column, results: Sequence[Mapping[str, Any]]) -> str:
             span = f'y1="{y - 13:.1f}" y2="{y + 13:.1f}"'
             parts.append(f'<line class="bar" x1="{x(figure):.1f}" x2="{x(figure):.1f}" {span} stroke="{colour}"/>')
     return "".join([*parts, "</svg>"])
-
-
-def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About `count` round numbers that enclose low to high, at least two."""
-    span = high - low
-    if span < 1e-6 * max(1.0, abs(high)):  # one value, as far as an axis can tell
-        span = max(1.0, abs(high))
-    raw = span / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(step * number, 10) for number in range(first, max(last, first + 1) + 1)]
-
-
-def _shorten(name: str, length: int = 18) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"
