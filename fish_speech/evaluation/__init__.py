@@ -3,11 +3,11 @@
 Importing this loads numpy only: recognisers and networks are loaded when they are first used.
 """
 
+from ..recognition import transcribe
 from .intelligibility import ErrorCounts, character_errors, word_errors
 from .measure import MEASURES, Listening, evaluate, evaluate_recordings, plan_listening
 from .normalize import comparable_words
 from .quality import dnsmos
-from .recognition import transcribe
 from .similarity import SpeakerEncoder, mean_embedding, similarity
 from .timing import Timing, measure_timing, speaking_rate
 

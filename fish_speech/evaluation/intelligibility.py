@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .extras import require
+from ..extras import require
 from .normalize import comparable_words
 
 

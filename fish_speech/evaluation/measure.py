@@ -14,12 +14,12 @@ import numpy as np
 from .. import log
 from ..audio import MAX_CLIP_S, AudioError, measure_lufs, read_audio
 from ..errors import UserError
+from ..extras import missing, require
+from ..recognition import choose_asr, transcribe
 from ..workers import run_tasks
-from .extras import missing, require
 from .intelligibility import character_errors, word_errors
 from .normalize import comparable_words
 from .quality import dnsmos
-from .recognition import choose_asr, transcribe
 from .similarity import SpeakerEncoder, mean_embedding, similarity
 from .summary import summarise
 from .systems import Clip, System, find_recordings

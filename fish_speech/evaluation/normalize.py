@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from .extras import require
+from ..extras import require
 
 _APOSTROPHES = str.maketrans("\u2018\u2019\u02bc\u00b4`", "'''''")
 _SYMBOLS = {"&": " and ", "%": " percent ", "+": " plus ", "@": " at "}  # read aloud; in English alone

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .extras import require
-from .recognition import SAMPLE_RATE, resample
+from ..extras import require
+from ..recognition import SAMPLE_RATE, resample
 
 _NAMES = {"ovrl_mos": "overall", "sig_mos": "signal", "bak_mos": "background", "p808_mos": "p808"}
 

@@ -13,8 +13,8 @@ from types import ModuleType
 
 import numpy as np
 
-from .extras import missing, require
-from .recognition import resample
+from ..extras import missing, require
+from ..recognition import resample
 
 
 class SpeakerEncoder:

@@ -20,7 +20,6 @@ from fish_speech.evaluation import (
     word_errors,
 )
 from fish_speech.evaluation.measure import Listening, TargetVoice
-from fish_speech.evaluation.recognition import choose_asr, resample, whisper_weights
 from fish_speech.evaluation.similarity import import_voice_detector
 from fish_speech.evaluation.systems import Clip, System
 
@@ -130,33 +129,12 @@ def test_recordings_are_summed_up_for_the_demo(allison):
     assert 1 <= summary["dnsmos_overall"] <= 5
 
 
-def test_resampling_gives_16_khz():
-    assert len(resample(np.zeros(44100), 44100)) == 16000
-    assert resample(np.zeros(16000), 16000).dtype == np.float32
-
-
-def test_whisper_is_taken_only_if_its_weights_are_there(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert whisper_weights() is None
-    (tmp_path / "whisper").mkdir()
-    (tmp_path / "whisper" / "tiny.pt").touch()
-    (tmp_path / "whisper" / "base.en.pt").touch()
-    assert whisper_weights() == tmp_path / "whisper" / "base.en.pt"
-    assert whisper_weights("tiny") == tmp_path / "whisper" / "tiny.pt"
-    assert whisper_weights(str(tmp_path / "gone.pt")) is None
-
-
 def test_whisper_without_its_weights_is_refused_before_anything_is_heard(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     for request, model in (("whisper", None), ("auto", "tiny")):
         with pytest.raises(UserError, match="no whisper weights"):
             plan_listening(["intelligibility"], request, model)
-
-
-def test_pocketsphinx_refuses_other_languages():
-    with pytest.raises(UserError, match="language 'de'"):
-        choose_asr("pocketsphinx", language="de")
 
 
 def test_a_missing_package_leaves_out_a_measure_with_one_line_or_is_an_error_if_asked_for(monkeypatch):
