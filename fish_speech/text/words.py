@@ -1,4 +1,4 @@
-"""The words of a text: split it, put it back together, see where sentences end, and how each word is spoken.
+"""The words of a text: split it, put it back together, see where sentences end and how long words are.
 
 Scripts that put no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) are split into characters, the
 same units in which Whisper times them. `join(words_of(text))` is the text, with every run of white space one space.
@@ -6,11 +6,9 @@ same units in which Whisper times them. `join(words_of(text))` is the text, with
 
 from __future__ import annotations
 
-import importlib.util
-import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 
 # Han, kana, bopomofo, and their marks and punctuation; Thai and Lao; Burmese; Khmer; the planes of rare Han.
 _SPACELESS = (
@@ -27,17 +25,6 @@ _BEFORE_NAMES = frozenset(
     dept est ca bzw z.b d.h u.a hr fr dipl ing sra srta i.e e.g""".split()  # noqa: SIM905
 )
 _BEFORE_NUMBERS = frozenset("no nos nr vol fig eq op p pp jan feb mar apr jun jul aug sep sept oct nov dec".split())  # noqa: SIM905
-_CONTRACTIONS = (
-    (re.compile(r"\b(ca)n't\b|\bcannot\b"), "can not"),
-    (re.compile(r"\bwon't\b"), "will not"),
-    (re.compile(r"\bshan't\b"), "shall not"),
-    (re.compile(r"n't\b"), " not"),
-    (re.compile(r"\bi'm\b"), "i am"),
-    (re.compile(r"\blet's\b"), "let us"),
-    (re.compile(r"'re\b"), " are"),
-    (re.compile(r"'ve\b"), " have"),
-    (re.compile(r"'ll\b"), " will"),
-)  # 's and 'd are left: they have several readings
 
 
 def words_of(text: str) -> list[str]:
@@ -48,7 +35,7 @@ def words_of(text: str) -> list[str]:
     """
     words: list[str] = []
     for token in text.split():
-        units = _characters(token) if any(map(_is_spaceless, token)) else [token]
+        units = _characters(token) if any(map(is_spaceless, token)) else [token]
         if words and _glued(words[-1], units[0]):
             words[-1] += " "
         words += units
@@ -89,65 +76,24 @@ def ends_sentence(word: str, following: str | None = None) -> bool:
 @lru_cache(maxsize=100_000)
 def letters_of(word: str) -> int:
     """How long `word` takes to say, in letters; a character of a script without spaces counts as three."""
-    return sum(3 if _is_spaceless(character) else 1 for character in word if _is_letter(character))
-
-
-@lru_cache(maxsize=100_000)
-def spoken_words(word: str, language: str | None = "en") -> tuple[str, ...]:
-    """How `word` is said, as words that can be compared: lower case, no punctuation, numbers and contractions in full.
-
-    "Don't" gives ("do", "not"), "22," gives ("twenty", "two"), "--" gives (). Characters of scripts without spaces come
-    one by one. Without the package num2words, numbers stay digits.
-    """
-    from ..evaluation.normalize import comparable_words
-
-    language = language or "en"
-    spoken = [word]
-    if not _spells_numbers() and any(map(str.isdecimal, word)):
-        folded = unicodedata.normalize("NFKC", word).casefold()
-        spoken = "".join(c if c.isalnum() else " " for c in folded).split()
-    else:
-        spoken = comparable_words(word, language)
-    if language == "en":
-        text = " ".join(spoken)
-        for pattern, full in _CONTRACTIONS:
-            text = pattern.sub(full, text)
-        spoken = text.split()
-    units = (unit for part in spoken for unit in _by_script(part))
-    return tuple(stripped for unit in units if (stripped := unit.replace("'", "")))
-
-
-def _by_script(word: str) -> list[str]:
-    """Split into characters of scripts without spaces and runs of others; "ai时代" gives "ai", "时", "代"."""
-    units: list[str] = []
-    for character in word:
-        mark = bool(units) and not _is_letter(character)
-        same = bool(units) and not _is_spaceless(character) and not _is_spaceless(units[-1][0])
-        if mark or same:
-            units[-1] += character
-        else:
-            units.append(character)
-    return units
-
-
-@cache
-def _spells_numbers() -> bool:
-    return importlib.util.find_spec("num2words") is not None
+    return sum(3 if is_spaceless(character) else 1 for character in word if is_letter(character))
 
 
 @lru_cache(maxsize=10_000)
-def _is_spaceless(character: str) -> bool:
+def is_spaceless(character: str) -> bool:
+    """Is it of a script that puts no spaces between words?"""
     code = ord(character)
     return code >= 0x0E00 and any(low <= code <= high for low, high in _SPACELESS)
 
 
-def _is_letter(character: str) -> bool:
+def is_letter(character: str) -> bool:
+    """Is it a letter or a digit?"""
     return unicodedata.category(character)[0] in "LN"
 
 
 def _glued(before: str, after: str) -> bool:
     """Is there no space between these two when they are joined?"""
-    return bool(before and after) and _is_spaceless(before[-1]) and _is_spaceless(after[0])
+    return bool(before and after) and is_spaceless(before[-1]) and is_spaceless(after[0])
 
 
 def _characters(token: str) -> list[str]:
@@ -158,12 +104,12 @@ def _characters(token: str) -> list[str]:
     units, current, has_letter = [], "", False
     for character in token:
         opens = unicodedata.category(character) in ("Ps", "Pi")
-        splits = current and has_letter and (_is_letter(character) or opens) and _glued(current, character)
+        splits = current and has_letter and (is_letter(character) or opens) and _glued(current, character)
         if splits:
             units.append(current)
             current, has_letter = "", False
         current += character
-        has_letter = has_letter or _is_letter(character)
+        has_letter = has_letter or is_letter(character)
     return [*units, current]
 
 
