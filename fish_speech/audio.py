@@ -126,24 +126,32 @@ def read_audio(
         raise AudioError(path, "no samples: the file has a header but no sound")
     waveform = np.concatenate(blocks)
     del blocks
-    if sample_rate is None or sample_rate == rate:
+    if sample_rate is None:
         return waveform, rate
-    import soxr
-
-    resampled = np.asarray(soxr.resample(waveform, rate, sample_rate, quality="HQ"), dtype=np.float32)
+    resampled = resample(waveform, rate, sample_rate)
     if len(resampled) == 0:
         raise AudioError(path, "no samples: shorter than one sample at the new rate")
     return resampled, sample_rate
 
 
+def resample(waveform: np.ndarray, rate: int, sample_rate: int) -> np.ndarray:
+    """Bring float32 (samples,) or (samples, channels) from `rate` to `sample_rate` by soxr (HQ)."""
+    if rate == sample_rate:
+        return waveform
+    import soxr
+
+    return np.asarray(soxr.resample(waveform, rate, sample_rate, quality="HQ"), dtype=np.float32)
+
+
 @contextlib.contextmanager
 def stream_audio(
-    path: Path, sample_rate: int, max_duration_s: float = MAX_DURATION_S
+    path: Path, sample_rate: int | None = None, max_duration_s: float = MAX_DURATION_S
 ) -> Iterator[Generator[np.ndarray, None, None]]:
-    """Open a file of any length and yield its blocks: float32 (samples,), mono, at `sample_rate`, in flat memory.
+    """Open a file of any length and yield its blocks: float32 (samples,), mono, in flat memory.
 
-    Together they are what read_audio gives, as far as `max_duration_s`; what comes after that is not read. The blocks
-    raise AudioError where the file turns out to be unusable.
+    Their rate is `sample_rate`, without one the file's own, which audio_info tells. Together they are what read_audio
+    gives, as far as `max_duration_s`; what comes after that is not read. The blocks raise AudioError where the file
+    turns out to be unusable.
     """
     with _open(path) as (rate, stream):
         blocks = _resampled(_first(_checked(path, rate, stream, True), round(max_duration_s * rate)), rate, sample_rate)
@@ -174,8 +182,8 @@ def _first(blocks: Iterator[np.ndarray], samples: int) -> Iterator[np.ndarray]:
             return
 
 
-def _resampled(blocks: Iterator[np.ndarray], rate: int, sample_rate: int) -> Generator[np.ndarray, None, None]:
-    if rate == sample_rate:
+def _resampled(blocks: Iterator[np.ndarray], rate: int, sample_rate: int | None) -> Generator[np.ndarray, None, None]:
+    if sample_rate is None or rate == sample_rate:
         yield from blocks
         return
     import soxr
@@ -257,14 +265,19 @@ class Loudness:
 
 
 def normalize_loudness(
-    waveform: np.ndarray, sample_rate: int, target_lufs: float = -23.0, peak_dbtp: float = -1.0
+    waveform: np.ndarray,
+    sample_rate: int,
+    target_lufs: float = -23.0,
+    peak_dbtp: float = -1.0,
+    lufs: float | None = None,
 ) -> tuple[np.ndarray, Loudness]:
     """Scale float32 (samples,) to an integrated loudness of `target_lufs`, with no true peak above `peak_dbtp`.
 
     One gain for the whole clip, so its dynamics stay. If the target asks for more than the true peak allows, the clip
-    stays quieter than the target. A clip below -70 LUFS is silent and comes back unchanged.
+    stays quieter than the target. A clip below -70 LUFS is silent and comes back unchanged. `lufs`: its loudness, if
+    that is not to be measured.
     """
-    before = measure_lufs(waveform, sample_rate)
+    before = measure_lufs(waveform, sample_rate) if lufs is None else lufs
     if before is None:
         return waveform, Loudness(None, None, 0.0, _to_db(true_peak(waveform, sample_rate)), False)
     peak = true_peak(waveform, sample_rate)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,12 +30,21 @@ def setup(verbose: bool = False, log_file: Path | None = None) -> None:
     root.propagate = False
 
 
-def progress(items: Iterable[T], what: str, total: int | None = None, unit: str = "it") -> Iterator[T]:
-    """Yield `items`, showing how far the step called `what` is."""
+def progress(
+    items: Iterable[T],
+    what: str,
+    total: float | None = None,
+    unit: str = "it",
+    size: Callable[[T], float] = lambda item: 1,
+) -> Iterator[T]:
+    """Yield `items`, showing how far the step called `what` is. `size` is how much of `total` an item makes."""
     from tqdm import tqdm
 
     interval = 0.5 if sys.stderr.isatty() else 60.0
-    yield from tqdm(items, desc=what, total=total, unit=unit, mininterval=interval, dynamic_ncols=True, file=sys.stderr)
+    with tqdm(desc=what, total=total, unit=unit, mininterval=interval, dynamic_ncols=True, file=sys.stderr) as bar:
+        for item in items:
+            yield item
+            bar.update(size(item))
 
 
 def peak_memory_gb() -> float:

@@ -10,6 +10,7 @@ speech that is not written), 84 % are kept instead of 80 %, all with their exact
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
@@ -17,7 +18,10 @@ from functools import cache
 from pathlib import Path
 
 from ..extras import require
+from ..recognition import Recognizer
+from ..recognition.sphinx import PocketSphinx
 from ..text.words import ends_sentence, words_of
+from .options import Recognition
 
 _DISCOUNT = 0.5  # taken from each count: what was seen once has half of the probability
 _TEXT_SHARE = 0.5  # of the single words
@@ -26,6 +30,14 @@ _LOG_BASE = 1.0001  # of the integers in which pocketsphinx counts probabilities
 _START, _END = "<s>", "</s>"
 
 Gram = tuple[str, ...]
+
+
+def expecting(text: str, wanted: Recognition) -> Recognizer:
+    """Load the recogniser for a recording whose text is known: pocketsphinx expects it, others have no need to."""
+    if wanted.asr == "pocketsphinx":
+        with contextlib.suppress(ValueError):  # no word of the text is in the dictionary
+            return PocketSphinx(biased_language_model(text, *general_english()))
+    return wanted.load()
 
 
 @cache

@@ -1,133 +1,178 @@
-"""One recording with its transcript becomes one clip: 44.1 kHz mono 16-bit WAV with its .lab, and a row that explains it."""
+"""One clip: 44.1 kHz mono 16-bit WAV with its .lab beside it, and a row of the manifest that explains it."""
 
 from __future__ import annotations
 
 import math
+import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..audio import MAX_CLIP_S, AudioError, audio_info, measure_lufs, normalize_loudness, read_audio, write_wav
+from ..audio import measure_lufs, normalize_loudness, resample, write_wav
 from ..files import write_text
+from ..timeline import Span
+from .health import measure
 from .names import text_of
+from .options import SAMPLE_RATE, TARGET_LUFS, TRUE_PEAK_DBTP, Processing
+from .outliers import sound_quality
+from .rate import characters_per_s, implausible_rate
+from .transcripts import Transcript
 
-SAMPLE_RATE = 44100  # Hz; the highest that a model version's codec takes, and extraction resamples
-TARGET_LUFS = -23.0  # integrated loudness of a normalized clip (EBU R 128)
-TRUE_PEAK_DBTP = -1.0  # no normalized clip goes above
+METER_BLOCK_S = 0.4  # the loudness meter needs as much; a shorter clip takes the gain of its recording
 _WAV_HEADER = 44  # bytes before the sound in the files that write_wav makes
 
 Row = dict[str, Any]  # a line of manifest.jsonl
 
 
 @dataclass(frozen=True)
-class ClipTask:
-    """What a worker needs to make one clip."""
+class RecordingTask:
+    """What a worker needs to make the clips of one recording."""
 
     source: Path  # absolute
     speaker: str
-    text: str | None
-    left_out: str | None  # why there is no text
     root: Path  # the output folder
-    clip: str  # path of the .wav below `root`, with forward slashes
-    normalize: bool
-
-    @property
-    def wav(self) -> Path:
-        """The clip's own file."""
-        return self.root / self.clip
-
-    @property
-    def lab(self) -> Path:
-        """The transcript beside the clip."""
-        return self.wav.with_suffix(".lab")
+    stem: str  # of its clips below `root`, with forward slashes: anna/take for anna/take.wav or anna/take__0001.wav
+    transcript: Transcript
+    processing: Processing
+    made_with: str  # digest of all that decides what the clips are
+    url: str | None = None  # where the recording came from
+    present: frozenset[str] = frozenset()  # clips that are whole already and need not be written again
 
 
-def make_clip(task: ClipTask) -> Row:
-    """Write the clip and return its row; what cannot be used gives a row with the reason and writes nothing.
+def clip_name(stem: str, number: int | None = None) -> str:
+    """The clip of a whole recording, or its `number`th segment. No other recording's stem has two underscores in a row."""
+    return f"{stem}.wav" if number is None else f"{stem}__{number:04d}.wav"
 
-    Raises OSError if the output cannot be written. Memory: 0.8 GB for a recording of ten minutes.
-    """
-    row = _empty_row(task)
+
+def blank_row() -> Row:
+    """A row in which nothing is known. Its keys are those of the manifest, in order."""
+    return {
+        "source": None,  # absolute path of the recording, or the address that could not be fetched
+        "start_s": 0.0,  # of the segment in the recording
+        "end_s": None,  # None: the recording cannot be read
+        "speaker": None,
+        "clip": None,  # path below the output; None: left out
+        "text": None,
+        "left_out": None,  # why, as `category: details`
+        "duration_s": None,
+        "lufs": None,  # integrated loudness of the clip as written
+        "peak_dbfs": None,
+        "gain_db": None,  # by which it was made louder
+        "clipped_share": None,
+        "snr_db": None,
+        "bandwidth_hz": None,
+        "characters_per_s": None,
+        "transcript": None,  # where the text comes from
+        "confidence": None,  # 0-1, None: nobody has checked the text
+        "duplicate_of": None,
+        "speaker_similarity": None,
+        "speaker_outlier": None,
+        "dnsmos": None,
+        "sample_rate": None,  # Hz, of the recording
+        "source_s": None,  # seconds of the whole recording
+        "source_bytes": None,
+        "url": None,
+        "fingerprint": None,
+        "made_with": None,  # digest of the settings; None: to be tried again
+    }
+
+
+def new_row(task: RecordingTask, start_s: float = 0.0, end_s: float | None = None, **known: Any) -> Row:
+    """The row of a segment of which is known where it lies, and what `known` says."""
+    place = {"start_s": round(start_s, 6), "end_s": None if end_s is None else round(end_s, 6)}
+    about = {
+        "source": text_of(task.source),
+        "speaker": task.speaker,
+        "transcript": task.transcript.kind,
+        "source_bytes": _file_size(task.source),
+        "url": task.url,
+    }
+    return blank_row() | about | place | known
+
+
+def _file_size(path: Path) -> int | None:
+    """Bytes of a file; None if it is no file, or lies where nobody may look."""
     try:
-        info = audio_info(task.source)
-        row |= {"end_s": round(info.duration_s, 6), "sample_rate": info.sample_rate}
-        if task.left_out is not None:
-            return row | {"left_out": task.left_out}
-        waveform, _ = read_audio(task.source, SAMPLE_RATE, max_duration_s=MAX_CLIP_S)
-    except AudioError as error:
-        return row | {"left_out": error.reason}
-    row["end_s"] = round(len(waveform) / SAMPLE_RATE, 6)  # a header may be wrong
-    if task.normalize:
-        waveform, loudness = normalize_loudness(waveform, SAMPLE_RATE, TARGET_LUFS, TRUE_PEAK_DBTP)
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def finish_clip(
+    task: RecordingTask,
+    row: Row,
+    waveform: np.ndarray,
+    sample_rate: int,
+    speech: Sequence[Span] | None = None,
+    recording_lufs: float | None = None,
+) -> Row:
+    """Measure float32 (samples,), write it as `row["clip"]` with `row["text"]`, and return the row with its figures.
+
+    The sound is as it was recorded, at its own sample rate. `speech` lies in seconds of the clip; None: unknown. A clip
+    shorter than the meter's block becomes as much louder as its recording, whose loudness is `recording_lufs`. A clip
+    that turns out to be unusable is not written: its row says why.
+    Raises OSError if the output cannot be written.
+    """
+    health = measure(waveform, sample_rate, speech)
+    waveform = resample(waveform, sample_rate, SAMPLE_RATE)
+    duration = len(waveform) / SAMPLE_RATE
+    rate = characters_per_s(row["text"], duration)
+    row = row | {"duration_s": round(duration, 6), **health, "characters_per_s": round(rate, 2)}
+    spoken = sum(span.duration_s for span in speech) if speech else duration
+    implausible = implausible_rate(row["text"], spoken)
+    if implausible:
+        return row | {"clip": None, "left_out": implausible}
+    if task.processing.normalize:
+        known = recording_lufs if duration < METER_BLOCK_S else None
+        waveform, loudness = normalize_loudness(waveform, SAMPLE_RATE, TARGET_LUFS, TRUE_PEAK_DBTP, known)
         lufs, gain_db = loudness.lufs, loudness.gain_db
     else:
         lufs, gain_db = measure_lufs(waveform, SAMPLE_RATE), 0.0
     if lufs is None:
-        return row | {"left_out": "silent: nothing is louder than -70 LUFS"}
-    # The .lab first: once the .wav is there the clip is whole.
-    assert task.text is not None
-    write_text(task.lab, task.text)
-    clipped = write_wav(task.wav, waveform, SAMPLE_RATE)
+        return row | {"clip": None, "left_out": "silent: nothing is louder than -70 LUFS"}
+    if task.processing.dnsmos:
+        scores = sound_quality(waveform, SAMPLE_RATE)
+        row["dnsmos"] = scores and {name: round(score, 2) for name, score in scores.items()}
+    if row["clip"] not in task.present:
+        # The .lab first: once the .wav is there the clip is whole.
+        write_text((task.root / row["clip"]).with_suffix(".lab"), row["text"])
+        write_wav(task.root / row["clip"], waveform, SAMPLE_RATE)
     peak = min(1.0, float(np.abs(waveform).max()))
     return row | {
-        "clip": task.clip,
-        "text": task.text,
-        "duration_s": row["end_s"],
         "lufs": round(lufs, 2),
         "peak_dbfs": round(20 * math.log10(peak), 2),
         "gain_db": round(gain_db, 2),
-        "clipped_samples": clipped,
     }
 
 
-def _empty_row(task: ClipTask) -> Row:
-    return {
-        "source": text_of(task.source),
-        "start_s": 0.0,
-        "end_s": None,  # seconds of the source; None: unknown, as it cannot be read
-        "speaker": task.speaker,
-        "clip": None,
-        "text": None,
-        "left_out": None,
-        "duration_s": None,
-        "lufs": None,
-        "peak_dbfs": None,
-        "gain_db": None,
-        "clipped_samples": None,
-        "sample_rate": None,
-        "source_bytes": task.source.stat().st_size if task.source.is_file() else None,
-        "normalized": task.normalize,
-    }
-
-
-def done_row(task: ClipTask, row: Row | None, transcript: Path | None) -> Row | None:
-    """Return the row of a clip that needs no work, or None. `row` is what an earlier run noted about it.
-
-    Done means made from the source as it is now with the same options, whole, and newer than the source. The text is
-    brought up to date here: of transcript and .lab the newer one counts, so corrections in the .lab stay.
-    """
-    if row is None or task.text is None or transcript is None or row["clip"] != task.clip:
-        return None
+def is_whole(root: Path, row: Row, not_before_ns: int) -> bool:
+    """Whether a row's clip is there, complete, and not older than its source."""
     try:
-        source, wav = task.source.stat(), task.wav.stat()
-        same = row["normalized"] == task.normalize and row["source_bytes"] == source.st_size
-        whole = wav.st_size == _WAV_HEADER + 2 * round(row["duration_s"] * SAMPLE_RATE)
-        if not (same and whole and wav.st_mtime_ns >= source.st_mtime_ns):
-            return None
+        wav = (root / row["clip"]).stat()
     except OSError:
-        return None
-    return row | {"text": _current_text(task, transcript)}
+        return False
+    size = _WAV_HEADER + 2 * round(row["duration_s"] * SAMPLE_RATE)
+    return wav.st_size == size and wav.st_mtime_ns >= not_before_ns
 
 
-def _current_text(task: ClipTask, transcript: Path) -> str:
-    assert task.text is not None
+def with_current_text(root: Path, row: Row, transcript: Transcript) -> Row:
+    """Bring the text of a whole clip up to date: what a person corrected in the .lab stays.
+
+    Of the .lab and the transcript of a recording taken whole the newer counts; a segment's text is in its .lab alone.
+    """
+    lab = (root / row["clip"]).with_suffix(".lab")
+    taken_whole = "__" not in Path(row["clip"]).stem
+    text = transcript.text if taken_whole and transcript.text is not None else row["text"]
     try:
-        text = task.lab.read_text(encoding="utf-8")
-        if text == task.text or (text.strip() and task.lab.stat().st_mtime_ns > transcript.stat().st_mtime_ns):
-            return text.strip()
+        found = lab.read_text(encoding="utf-8")
+        newer = transcript.path is None or lab.stat().st_mtime_ns > transcript.path.stat().st_mtime_ns
+        if found == text or (found.strip() and (newer or not taken_whole)):
+            return row | {"text": found.strip()}
     except (OSError, UnicodeDecodeError):
         pass  # missing or spoilt: write it again
-    write_text(task.lab, task.text)
-    return task.text
+    write_text(lab, text)
+    return row | {"text": text}

@@ -9,32 +9,42 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
 from .. import files
 from ..errors import UserError, disk_full
-from .clips import Row
+from .clips import Row, blank_row
 
 MANIFEST, SUMMARY, JOURNAL = "manifest.jsonl", "dataset_summary.json", ".prepare-journal.jsonl"
 Key = tuple[str, str]  # source, speaker: a recording may be in a set under two names
 
 
 def key_of(row: Row) -> Key:
-    """What makes a row the row of one recording."""
+    """What makes a row one of a recording's."""
     return row["source"], row["speaker"]
 
 
-def read_manifest(folder: Path) -> dict[Key, Row]:
-    """Return the rows of an output folder, none if it has no manifest yet."""
+def by_recording(rows: Iterable[Row]) -> dict[Key, list[Row]]:
+    """Group rows by recording."""
+    grouped: dict[Key, list[Row]] = {}
+    for row in rows:
+        grouped.setdefault(key_of(row), []).append(row)
+    return grouped
+
+
+def read_manifest(folder: Path) -> dict[Key, list[Row]]:
+    """Return the rows of an output folder by recording, none if it has no manifest yet."""
     path = folder / MANIFEST
     if not path.exists():
         return {}
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        return {key_of(row): row for row in rows}
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [blank_row() | json.loads(line) for line in lines if line.strip()]
+        if any(row["source"] is None or row["speaker"] is None for row in rows):
+            raise ValueError("a row without source")
+        return by_recording(rows)
     except (ValueError, KeyError, TypeError):
         raise UserError(
             f"{path} cannot be read",
@@ -43,22 +53,28 @@ def read_manifest(folder: Path) -> dict[Key, Row]:
         ) from None
 
 
-def write_manifest(folder: Path, rows: Iterable[Row], options: dict[str, Any]) -> None:
-    """Write manifest and summary; the order of rows does not depend on the order of work."""
-    rows = sorted(rows, key=key_of)
+def write_manifest(folder: Path, rows: Iterable[Row], options: dict[str, Any]) -> dict[str, Any]:
+    """Write manifest and summary, and return the summary; the order of rows does not depend on the order of work."""
+    rows = sorted(rows, key=lambda row: (*key_of(row), row["start_s"]))
     lines = (json.dumps(row, ensure_ascii=False, separators=(", ", ": ")) + "\n" for row in rows)
     files.write_text(folder / MANIFEST, "".join(lines))
-    files.write_json(folder / SUMMARY, summarize(rows, options))
+    summary = summarize(rows, options)
+    files.write_json(folder / SUMMARY, summary)
+    return summary
 
 
 def summarize(rows: Iterable[Row], options: dict[str, Any]) -> dict[str, Any]:
     """Add up the rows: what is there, and where every second of the input went."""
-    kept: list[Row] = []
-    left_out: list[Row] = []
-    for row in rows:
-        (left_out if row["clip"] is None else kept).append(row)
+    rows = list(rows)
+    kept = [row for row in rows if row["clip"] is not None]
+    left_out = [row for row in rows if row["clip"] is None]
     speakers = sorted({row["speaker"] for row in kept})
-    known = [row["end_s"] - row["start_s"] for row in left_out if row["end_s"] is not None]
+    recordings = by_recording(rows).values()
+    # A recording is as long as it was found to be; rows of earlier versions know their end alone.
+    lengths = [max((row["source_s"] or row["end_s"] or 0.0) for row in own) for own in recordings]
+    unknown = sum(all(row["end_s"] is None for row in own) for own in recordings)
+    seconds, used, lost = math.fsum(lengths), _seconds(kept), _seconds(left_out)
+    reasons = sorted({category(row) for row in left_out})
     return {
         "total_files": len(kept),
         "total_duration_minutes": _minutes(kept),
@@ -69,18 +85,31 @@ def summarize(rows: Iterable[Row], options: dict[str, Any]) -> dict[str, Any]:
             for own in [[row for row in kept if row["speaker"] == name]]
         },
         "processing_options": options,
-        "left_out": dict(sorted(Counter(row["left_out"].split(":")[0] for row in left_out).items())),
+        "left_out": {name: sum(category(row) == name for row in left_out) for name in reasons},
+        "left_out_seconds": {
+            name: _round(_seconds([row for row in left_out if category(row) == name])) for name in reasons
+        },
         "input": {
-            "files": len(kept) + len(left_out),
-            "seconds": _round(math.fsum([*(row["end_s"] - row["start_s"] for row in kept), *known])),
-            "seconds_kept": _round(math.fsum(row["end_s"] - row["start_s"] for row in kept)),
-            "seconds_left_out": _round(math.fsum(known)),
-            "files_of_unknown_length": len(left_out) - len(known),
+            "files": len(recordings),
+            "seconds": _round(seconds),
+            "seconds_kept": _round(used),
+            "seconds_left_out": _round(lost),
+            "seconds_of_pauses": _round(max(0.0, seconds - used - lost)),  # between the segments
+            "files_of_unknown_length": unknown,
         },
     }
 
 
-def _minutes(rows: list[Row]) -> float:
+def category(row: Row) -> str:
+    """The kind of reason for which a row was left out."""
+    return row["left_out"].split(":")[0]
+
+
+def _seconds(rows: Iterable[Row]) -> float:
+    return math.fsum(row["end_s"] - row["start_s"] for row in rows if row["end_s"] is not None)
+
+
+def _minutes(rows: Iterable[Row]) -> float:
     return _round(math.fsum(row["duration_s"] for row in rows) / 60)
 
 
@@ -97,8 +126,8 @@ class Journal:
 
     def __init__(self, folder: Path):
         self.path = folder / JOURNAL
-        self.names: dict[Key, str] = {}  # clips that earlier, unfinished runs have planned
-        self.rows: dict[Key, Row] = {}  # what they had done
+        self.stems: dict[Key, str] = {}  # of the clips that earlier, unfinished runs have planned
+        self.rows: dict[Key, list[Row]] = {}  # what they had done
         self.doubtful: set[Key] = set()  # what they were about to make again: the manifest may no longer be true of it
         self._file: IO[str]
 
@@ -126,14 +155,15 @@ class Journal:
             except ValueError:  # torn when the run was killed
                 continue
             if "plan" in entry:
-                for source, speaker, clip, again in entry["plan"]:
-                    self.names[source, speaker] = clip
+                for source, speaker, stem, again in entry["plan"]:
+                    self.stems[source, speaker] = stem
                     if again:
                         self.rows.pop((source, speaker), None)
                         self.doubtful.add((source, speaker))
             else:
-                self.rows[key_of(entry)] = entry
-                self.doubtful.discard(key_of(entry))
+                key = entry["source"], entry["speaker"]
+                self.rows[key] = entry["rows"]
+                self.doubtful.discard(key)
         if text and not text.endswith("\n"):
             self._file.write("\n")
         return self
@@ -141,13 +171,13 @@ class Journal:
     def __exit__(self, *error: object) -> None:
         self._file.close()
 
-    def plan(self, names: dict[Key, str], to_make: set[Key]) -> None:
-        """Note which clip each recording will become, and which will be written now, before any is."""
-        self._append({"plan": [[*key, clip, key in to_make] for key, clip in names.items()]})
+    def plan(self, stems: dict[Key, str], to_make: set[Key]) -> None:
+        """Note how each recording's clips will be called, and which will be written now, before any is."""
+        self._append({"plan": [[*key, stem, key in to_make] for key, stem in stems.items()]})
 
-    def done(self, row: Row) -> None:
-        """Note a row."""
-        self._append(row)
+    def done(self, key: Key, rows: list[Row]) -> None:
+        """Note what became of a recording."""
+        self._append({"source": key[0], "speaker": key[1], "rows": rows})
 
     def _append(self, entry: dict[str, Any]) -> None:
         self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")

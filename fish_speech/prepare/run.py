@@ -4,144 +4,190 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import os
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from ..errors import DONE, FAILED, UserError
-from ..files import TEMPORARY_PREFIX
+from ..files import TEMPORARY_PREFIX, write_text
 from ..log import progress
 from ..workers import WorkerLost, run_tasks
-from .clips import SAMPLE_RATE, TARGET_LUFS, TRUE_PEAK_DBTP, ClipTask, Row, done_row, make_clip
-from .manifest import MANIFEST, SUMMARY, Journal, Key, key_of, read_manifest, summarize, write_manifest
-from .names import NameBook, one_line, safe_name, text_of
+from .clips import RecordingTask, Row, blank_row
+from .download import Download, download, is_url
+from .duplicates import leave_out_duplicates
+from .manifest import MANIFEST, SUMMARY, Journal, Key, category, read_manifest, write_manifest
+from .names import one_line, safe_name, text_of
+from .options import Options
+from .plan import SEGMENT, choose_recognition, look_for_done, make_task, plan_stems, read_jobs, stem_of
+from .recording import prepare_recording
+from .report import render
 from .sources import Source, find_sources
-from .transcripts import Transcripts
+from .speaker_check import check_speakers
 
 log = logging.getLogger(__name__)
 
+REPORT = "report.html"
 _SHOWN = 20  # left-out recordings listed on the terminal; the manifest has them all
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the user asked for."""
-
-    inputs: tuple[str, ...]
-    output: Path
-    speaker: str | None = None
-    normalize: bool = True
-    workers: int = 1
-
-    def as_dict(self) -> dict[str, object]:
-        """The part that changes what a clip sounds like or where it lies; stored in the summary."""
-        return {
-            "normalize": self.normalize,
-            "target_lufs": TARGET_LUFS if self.normalize else None,
-            "true_peak_dbtp": TRUE_PEAK_DBTP if self.normalize else None,
-            "sample_rate": SAMPLE_RATE,
-            "speaker": None if self.speaker is None else one_line(self.speaker),
-        }
+_OWN_SUFFIXES = (".wav", ".lab", ".npy")  # of a clip and its codes
 
 
 def prepare(options: Options) -> int:
-    """Prepare the inputs into the output folder and return the exit code: 0, or 1 if anything was left out.
+    """Prepare the inputs into the output folder and return the exit code: 0, or 1 if a recording could not be used.
 
     Raises UserError if no recording could be used at all.
     """
     started = time.monotonic()
-    if options.output.exists() and not options.output.is_dir():
-        raise UserError(f"--output {options.output} is a file", "the data set is a folder", "choose another --output")
-    manifest = read_manifest(options.output)
-    known = {row["speaker"] for row in manifest.values() if row["clip"] is not None}
-    sources = find_sources(options.inputs, options.output, options.speaker, known)
-    with Journal(options.output) as journal:
-        manifest = read_manifest(options.output)  # again, now that no other run can change it
-        _remove_leftovers(options.output)
+    output = options.output
+    try:
+        taken = output.exists() and not output.is_dir()
+    except OSError as error:  # a name that is too long, say
+        reason = error.strerror or str(error)
+        raise UserError(f"--output {output} cannot be used", reason, "choose another --output") from None
+    if taken:
+        raise UserError(f"--output {output} is a file", "the data set is a folder", "choose another --output")
+    known = {row["speaker"] for rows in read_manifest(output).values() for row in rows if row["clip"] is not None}
+    fetched = fetch(options)
+    local = [text for text in options.inputs if not is_url(text)]
+    sources = find_sources(local, output, options.speaker, known, fetched)
+    with Journal(output) as journal:
+        before = read_manifest(output)  # again, now that no other run can change it
+        _remove_leftovers(output)
         try:
-            rows = _convert(options, sources, manifest, journal)
+            options, rows = _convert(options, sources, before, journal)
         except WorkerLost as error:
             log.error("failed: %s; run the same command again with fewer --workers to continue", error)
             return FAILED
-        failures = {key: row["left_out"] for key, row in rows.items() if row["left_out"] is not None}
-        kept_before = {key for key in failures if _is_there(options.output, manifest.get(key))}
-        everything = manifest | {key: row for key, row in rows.items() if key not in kept_before}
-        final = [_without_lost_clip(options.output, row) for row in everything.values()]
-        _remove_leftovers(options.output)  # once more: workers of a killed run live a moment longer than it
-        write_manifest(options.output, final, options.as_dict())
+        rows |= _not_fetched(fetched, options.speaker)
+        failures = {key: own[0]["left_out"] for key, own in rows.items() if not any(map(_is_used, own))}
+        kept_before = {key for key in failures if any(_is_there(output, row) for row in before.get(key, ()))}
+        everything = before | {key: own for key, own in rows.items() if key not in kept_before}
+        final = [_without_lost_clip(output, row) for own in everything.values() for row in own]
+        final = leave_out_duplicates(final, {row["clip"] for own in before.values() for row in own})
+        if options.check_speaker:
+            final = check_speakers(final, output, options.workers or os.cpu_count() or 1)
+        _remove_leftovers(output)  # once more: workers of a killed run live a moment longer than it
+        _remove_stale(output, final, journal.stems)
+        summary = write_manifest(output, final, options.as_dict())
+        if options.report:
+            _write_report(output, final, summary)
         journal.finish()
     _report(failures, kept_before)
-    done = [row for row in rows.values() if row["clip"] is not None]
-    if not done and not kept_before:
+    made = len(rows) - len(failures)
+    if not made and not kept_before:
         reasons = [f"{one_line(Path(source).name)}: {reason}" for (source, _), reason in failures.items()]
         more = f"; and {len(reasons) - 5} more, see manifest.jsonl" if len(reasons) > 5 else ""
-        raise UserError(
-            f"none of {len(sources)} recordings can be used",
-            "; ".join(reasons[:5]) + more,
-            "give each recording its transcript, as .txt or .lab of the same name beside it, and check the files",
-        )
-    gone = [row for key, row in manifest.items() if key not in rows and not Path(row["source"]).exists()]
+        raise UserError(f"none of {len(rows)} recordings can be used", "; ".join(reasons[:5]) + more, FIX)
+    gone = [key for key in before if key not in rows and not os.path.exists(key[0]) and not is_url(key[0])]
     if gone:
         log.info("%d recordings of earlier runs are no longer there; their clips stay in the set", len(gone))
-    total = summarize(final, {})
+    _tell_segments(rows.values())
     sys.stdout.write(
-        f"{options.output}: {total['total_files']} clips, {total['total_duration_minutes']:.1f} min, "
-        f"speakers: {', '.join(total['speakers'])}; this run: {len(done)} of {len(sources)} "
+        f"{one_line(str(output))}: {summary['total_files']} clips, {summary['total_duration_minutes']:.1f} min, "
+        f"speakers: {', '.join(summary['speakers'])}; this run: {made} of {len(rows)} "
         f"recordings, {len(failures)} left out, {time.monotonic() - started:.1f} s\n"
     )
     return FAILED if failures else DONE
 
 
-def _convert(options: Options, sources: list[Source], manifest: dict[Key, Row], journal: Journal) -> dict[Key, Row]:
-    """Return a row for every source, making the clips that are not done."""
-    noted = {key: row for key, row in manifest.items() if key not in journal.doubtful} | journal.rows
-    owned = {key: row["clip"] for key, row in (manifest | noted).items() if row["clip"] is not None} | journal.names
-    names = plan_names(options.output, sources, owned)
-    transcripts = Transcripts()
-    rows: dict[Key, Row] = {}
-    tasks: dict[Key, ClipTask] = {}
-    for source in sources:
-        key = (text_of(source.path), source.speaker)
-        text, left_out, transcript = transcripts.read(source.path)
-        task = ClipTask(source.path, source.speaker, text, left_out, options.output, names[key], options.normalize)
-        row = done_row(task, noted.get(key), transcript)
-        if row is None:
-            tasks[key] = task
+FIX = (
+    "give each recording its transcript, as .txt or .lab of the same name beside it, or add --auto-transcribe; "
+    "and check the files"
+)
+
+
+def _convert(
+    options: Options, sources: list[Source], before: dict[Key, list[Row]], journal: Journal
+) -> tuple[Options, dict[Key, list[Row]]]:
+    """Return the rows of every source, making the clips that are not done; and the request with the recogniser chosen."""
+    noted = {key: rows for key, rows in before.items() if key not in journal.doubtful} | journal.rows
+    owned = {key: stem for key, rows in (before | noted).items() if (stem := stem_of(rows))} | journal.stems
+    jobs = read_jobs(sources, options, {speaker for _, speaker in before})
+    stems = plan_stems(options.output, [job.source for job in jobs], owned)
+    processing = replace(options.processing, recognition=choose_recognition(options, jobs))
+    options = replace(options, processing=processing)
+    rows: dict[Key, list[Row]] = {}
+    tasks: dict[Key, RecordingTask] = {}
+    for job in jobs:
+        task = make_task(job, stems[job.key], options.output, processing)
+        task, done = look_for_done(task, noted.get(job.key, []))
+        if done is None:
+            tasks[job.key] = task
         else:
-            rows[key] = row
+            rows[job.key] = done
     if rows:
         log.info("%d of %d recordings are done already; delete a clip to have it made again", len(rows), len(sources))
-    journal.plan(names, set(tasks))
-    made = run_tasks(make_clip, list(tasks.values()), min(options.workers, len(tasks)))
-    for row in progress(made, "prepare", total=len(tasks), unit="clip") if tasks else ():
-        journal.done(row)
-        rows[key_of(row)] = row
+    journal.plan(stems, set(tasks))
+    journal.stems |= stems
+    lengths = {job.key: math.ceil(job.duration_s or 0.0) for job in jobs}
+    made = _run(options, list(tasks.values()))
+    total = sum(lengths[key] for key in tasks)
+    if tasks:
+        made = progress(made, "prepare", total=total, unit="s of sound", size=lambda own: lengths[own[0]])
+    for key, own in made:
+        journal.done(key, own)
+        rows[key] = own
+    return options, rows
+
+
+def _run(options: Options, tasks: list[RecordingTask]) -> Iterator[tuple[Key, list[Row]]]:
+    if options.ray:
+        from ..ray_runner import run_on_ray
+
+        yield from run_on_ray(prepare_one, tasks)
+        return
+    workers = options.workers
+    if workers is None:
+        recognition = options.processing.recognition
+        neural = recognition is not None and recognition.asr != "pocketsphinx"
+        workers = 1 if neural else os.cpu_count() or 1
+    yield from run_tasks(prepare_one, tasks, min(workers, len(tasks)))
+
+
+def prepare_one(task: RecordingTask) -> tuple[Key, list[Row]]:
+    """`prepare_recording`, with the recording's name: results come in any order."""
+    return (text_of(task.source), task.speaker), prepare_recording(task)
+
+
+def _remove_stale(output: Path, rows: Iterable[Row], stems: dict[Key, str]) -> None:
+    """Delete clips under stems of this run's recordings that no row has any more: cut otherwise, or duplicates."""
+    wanted = {row["clip"] for row in rows}
+    for folder in sorted({stem.rpartition("/")[0] for stem in stems.values()}):
+        own = {stem for stem in stems.values() if stem.startswith(f"{folder}/")}
+        for path in sorted((output / folder).iterdir()) if (output / folder).is_dir() else ():
+            stem = f"{folder}/{path.stem}"
+            ours = SEGMENT.sub("", stem) in own and path.suffix in _OWN_SUFFIXES
+            if ours and f"{stem}.wav" not in wanted:
+                path.unlink(missing_ok=True)
+
+
+def _write_report(output: Path, rows: list[Row], summary: dict[str, Any]) -> None:
+    created = time.strftime("%Y-%m-%d %H:%M")
+    versions = {name: metadata.version(name) for name in ("silero-vad", "pyloudnorm", "soxr", "soundfile")}
+    write_text(output / REPORT, render(rows, summary, output, created=created, versions=versions))
+    log.info("report: %s", output / REPORT)
+
+
+def fetch(options: Options) -> list[Download]:
+    """Download what the request names by address, into a folder beside the output, where a second run finds it."""
+    urls = [text for text in options.inputs if is_url(text)]
+    folder = options.output.with_name(f"{options.output.name}-downloads")
+    return [found for url in urls for found in download(url, folder)]
+
+
+def _not_fetched(fetched: Iterable[Download], speaker: str | None) -> dict[Key, list[Row]]:
+    """A row for each address that gave no recording."""
+    rows = {}
+    for item in fetched:
+        if item.failed is not None:
+            key = one_line(item.url), safe_name(speaker or item.uploader or "", fallback="speaker")
+            rows[key] = [blank_row() | {"source": key[0], "speaker": key[1], "left_out": item.failed, "url": key[0]}]
     return rows
-
-
-def plan_names(output: Path, sources: Iterable[Source], owned: dict[Key, str]) -> dict[Key, str]:
-    """Give every source its clip's path below `output`, no two the same and none that something else has.
-
-    A source keeps the name it has; files in the output that no recording owns are never overwritten.
-    """
-    books: dict[str, NameBook] = {}
-    names: dict[Key, str] = {}
-    for source in sources:
-        key = (text_of(source.path), source.speaker)
-        if key in owned:
-            names[key] = owned[key]
-            continue
-        if source.speaker not in books:
-            prefix = f"{source.speaker}/"
-            taken = {clip[len(prefix) : -len(".wav")] for clip in owned.values() if clip.startswith(prefix)}
-            folder = output / source.speaker
-            present = {path.stem for path in folder.iterdir()} if folder.is_dir() else set()
-            books[source.speaker] = NameBook(taken | present)
-        stem = books[source.speaker].take(safe_name(source.path.stem))
-        names[key] = f"{source.speaker}/{stem}.wav"
-    return names
 
 
 def _remove_leftovers(output: Path) -> None:
@@ -149,19 +195,24 @@ def _remove_leftovers(output: Path) -> None:
     unlike files.remove_leftovers, this need not guess which processes still live; codes (.npy) are not ours.
     """
     for path in output.rglob(f"{TEMPORARY_PREFIX}*"):
-        if path.suffix in (".wav", ".lab") or path.name.endswith((MANIFEST, SUMMARY)):
+        if path.suffix in (".wav", ".lab") or path.name.endswith((MANIFEST, SUMMARY, REPORT)):
             with contextlib.suppress(OSError):  # Windows: a dying worker may still hold it
                 path.unlink()
 
 
-def _is_there(output: Path, row: Row | None) -> bool:
-    return row is not None and row["clip"] is not None and (output / row["clip"]).exists()
+def _is_used(row: Row) -> bool:
+    return row["clip"] is not None or row["duplicate_of"] is not None
+
+
+def _is_there(output: Path, row: Row) -> bool:
+    return row["clip"] is not None and (output / row["clip"]).exists()
 
 
 def _without_lost_clip(output: Path, row: Row) -> Row:
     if row["clip"] is None or _is_there(output, row):
         return row
-    return row | {"clip": None, "left_out": "clip deleted: it was made, and is no longer in the set"}
+    gone = {"clip": None, "left_out": "clip deleted: it was made, and is no longer in the set", "made_with": None}
+    return row | gone
 
 
 def _report(failures: dict[Key, str], kept_before: set[Key]) -> None:
@@ -170,3 +221,15 @@ def _report(failures: dict[Key, str], kept_before: set[Key]) -> None:
         log.warning("left out: %s: %s%s", one_line(key[0]), one_line(failures[key]), note)
     if len(failures) > _SHOWN:
         log.warning("left out: %d more, see manifest.jsonl", len(failures) - _SHOWN)
+
+
+def _tell_segments(rows: Iterable[list[Row]]) -> None:
+    """Say what was left out of recordings that are used."""
+    reasons: dict[str, list[float]] = {}
+    for own in rows:
+        if any(row["clip"] is not None for row in own):
+            for row in own:
+                if row["clip"] is None:
+                    reasons.setdefault(category(row), []).append(row["end_s"] - row["start_s"])
+    for reason, seconds in sorted(reasons.items()):
+        log.info("left out of used recordings: %s: %d segments, %.1f s", reason, len(seconds), sum(seconds))

@@ -14,7 +14,8 @@ from fish_speech.audio import measure_lufs, read_audio
 from fish_speech.errors import DONE, FAILED, UserError
 from fish_speech.prepare import run
 from fish_speech.prepare.manifest import JOURNAL
-from fish_speech.prepare.run import Options, prepare
+from fish_speech.prepare.options import Options, Processing
+from fish_speech.prepare.run import prepare
 
 
 def record(path, seed=0, seconds=0.5, text="some words", sample_rate=16000):
@@ -53,8 +54,8 @@ def voices(tmp_path):
     return tmp_path / "in"
 
 
-def options(inputs, output, **more):
-    return Options((str(inputs),), output, **more)
+def options(inputs, output, normalize=True, **more):
+    return Options((str(inputs),), output, processing=Processing(normalize=normalize), **more)
 
 
 def test_clips_are_44100_hz_16_bit_mono_at_minus_23_lufs_with_one_line_of_text(voices, tmp_path):
@@ -84,7 +85,8 @@ def test_every_second_of_input_is_accounted_for(voices, tmp_path):
     assert told["total_files"] == 4 and told["speakers"] == ["anna", "ben"]
     assert told["total_duration_minutes"] == round(1.75 / 60, 4)
     assert told["left_out"] == {"empty file": 1, "no transcript": 1, "silent": 1}
-    expected = {"files": 7, "seconds": 4.75, "seconds_kept": 1.75, "seconds_left_out": 3.0}
+    assert told["left_out_seconds"] == {"empty file": 0.0, "no transcript": 2.0, "silent": 1.0}
+    expected = {"files": 7, "seconds": 4.75, "seconds_kept": 1.75, "seconds_left_out": 3.0, "seconds_of_pauses": 0.0}
     assert told["input"] == expected | {"files_of_unknown_length": 1}
 
 
@@ -136,7 +138,7 @@ def test_a_second_input_adds_to_the_set_and_a_rerun_changes_nothing(voices, tmp_
 
 def test_a_rerun_makes_only_what_is_missing_changed_or_torn(voices, tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr(run, "make_clip", lambda task, make=run.make_clip: (made.append(task.clip), make(task))[1])
+    monkeypatch.setattr(run, "prepare_one", lambda task, make=run.prepare_one: (made.append(task.stem), make(task))[1])
     out = tmp_path / "out"
     prepare(options(voices, out))
     before = content(out)
@@ -146,7 +148,7 @@ def test_a_rerun_makes_only_what_is_missing_changed_or_torn(voices, tmp_path, mo
     (out / "ben/0.lab").unlink()
     os.utime(voices / "anna/2.wav")  # newer than its clip
     assert prepare(options(voices, out)) == DONE
-    assert made == ["anna/0.wav", "anna/1.wav", "anna/2.wav"] and content(out) == before
+    assert made == ["anna/0", "anna/1", "anna/2"] and content(out) == before
     made.clear()
     prepare(options(voices, out, normalize=False))
     assert len(made) == 4
@@ -190,13 +192,13 @@ def test_a_run_cut_off_anywhere_ends_the_same_after_a_rerun(voices, tmp_path, mo
     prepare(options(voices, whole))
     calls = iter(range(9))
 
-    def make_or_stop(task, make=run.make_clip):
+    def make_or_stop(task, make=run.prepare_one):
         if next(calls) == stop_after:
             make(task)  # the clip is there, and the journal does not know
             raise KeyboardInterrupt
         return make(task)
 
-    monkeypatch.setattr(run, "make_clip", make_or_stop)
+    monkeypatch.setattr(run, "prepare_one", make_or_stop)
     with pytest.raises(KeyboardInterrupt):
         prepare(options(voices, cut))
     with (cut / JOURNAL).open("a", encoding="utf-8") as journal:
@@ -211,11 +213,11 @@ def test_options_changed_and_changed_back_after_a_cut_leave_no_wrong_clip(voices
     prepare(options(voices, out))
     before = content(out)
 
-    def make_and_stop(task, make=run.make_clip):
+    def make_and_stop(task, make=run.prepare_one):
         make(task)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "make_clip", make_and_stop)
+    monkeypatch.setattr(run, "prepare_one", make_and_stop)
     with pytest.raises(KeyboardInterrupt):
         prepare(options(voices, out, normalize=False))
     monkeypatch.undo()

@@ -1,0 +1,168 @@
+"""What is to be done with each recording: its clips' names, its settings, the recogniser it needs, and what is done already."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..audio import AudioError, duration_s
+from ..errors import UserError
+from ..recognition import choose_asr
+from .clips import RecordingTask, Row, is_whole, with_current_text
+from .manifest import Key
+from .names import NameBook, safe_name, text_of
+from .options import Options, Processing, Recognition
+from .recording import taken_whole
+from .sources import Source, speaker_folders
+from .transcripts import Transcript, Transcripts
+
+log = logging.getLogger(__name__)
+
+SEGMENT = re.compile(r"__\d{4,}$")  # what a segment's name has after its recording's stem
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recording with its transcript, and what is known of it from its header."""
+
+    source: Source
+    transcript: Transcript
+    duration_s: float | None  # None: cannot be read; the worker will say why
+
+    @property
+    def key(self) -> Key:
+        """What its rows go by."""
+        return text_of(self.source.path), self.source.speaker
+
+
+def read_jobs(sources: Iterable[Source], options: Options, known: Iterable[str] = ()) -> list[Job]:
+    """Find the transcript and the duration of each recording, and its speaker if metadata.csv says so."""
+    transcripts = Transcripts(options.language)
+    sources = list(sources)
+    found = [transcripts.read(source.path) for source in sources]
+    voices = {item.speaker for item in found if item.speaker} if options.speaker is None else set()
+    folders = speaker_folders(sorted(voices), {*known, *(source.speaker for source in sources)})
+    jobs = []
+    for source, transcript in zip(sources, found):
+        if transcript.speaker in folders:
+            source = replace(source, speaker=folders[transcript.speaker])
+        try:
+            seconds = duration_s(source.path)
+        except AudioError:
+            seconds = None
+        jobs.append(Job(source, transcript, seconds))
+    return jobs
+
+
+def make_task(job: Job, stem: str, output: Path, processing: Processing) -> RecordingTask:
+    """Say what is to be done with a recording."""
+    task = RecordingTask(
+        job.source.path, job.source.speaker, output, stem, job.transcript, processing, "", job.source.url
+    )
+    if job.duration_s is None or taken_whole(task, job.duration_s):
+        heard = (processing.detector, processing.recognition) if processing.transcribe else None
+        made_with = digest("whole", processing.normalize, processing.dnsmos, heard)
+    else:
+        made_with = digest(processing, job.transcript.text, job.transcript.pieces)
+    return replace(task, made_with=made_with)
+
+
+def digest(*what: object) -> str:
+    """A short name of what decides a recording's clips: if it changes, they are made again."""
+    return hashlib.sha256(repr(what).encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+def look_for_done(task: RecordingTask, rows: list[Row]) -> tuple[RecordingTask, list[Row] | None]:
+    """Return the rows of a recording that needs no work; else None, and the task, which knows what is there already.
+
+    Done means made from the source as it is now with the same settings, whole, and newer than the source.
+    """
+    try:
+        source = task.source.stat()
+    except OSError:
+        return task, None
+    if not rows or any((row["made_with"], row["source_bytes"]) != (task.made_with, source.st_size) for row in rows):
+        return task, None
+    kept = [row for row in rows if row["clip"] is not None]
+    whole = [row for row in kept if is_whole(task.root, row, source.st_mtime_ns)]
+    if len(whole) < len(kept):
+        return replace(task, present=frozenset(row["clip"] for row in whole)), None
+    return task, [row if row["clip"] is None else with_current_text(task.root, row, task.transcript) for row in rows]
+
+
+def choose_recognition(options: Options, jobs: Sequence[Job]) -> Recognition | None:
+    """Say which recogniser hears the recordings that need one; None if none does, or if it is not here and can be missed.
+
+    Recordings without text cannot do without: UserError. A long recording with its text needs the times of its words,
+    also without --auto-transcribe; and --auto-transcribe checks the texts that there are. For these, where the
+    recogniser is not here, a line says what is left undone.
+    """
+    processing = options.processing
+    texts = [job.transcript.text for job in jobs if job.transcript.text is not None]
+    necessary = processing.transcribe and len(texts) < len(jobs)
+    long = processing.split and any(
+        job.transcript.text and not job.transcript.pieces and (job.duration_s or 0.0) > processing.limits.max_s
+        for job in jobs
+    )
+    if not processing.transcribe and not long:
+        return None
+    language = options.language or ("en" if not necessary and all(map(is_english, texts)) else None)
+    download = necessary or options.whisper_model is not None
+    try:
+        asr = choose_asr(options.asr or ("whisper" if download else "auto"), options.whisper_model, language, download)
+        wanted = Recognition(asr, options.whisper_model, language, options.device, download)
+        if asr != "pocketsphinx":
+            wanted.load()  # fetches what is missing before any work, and once
+    except UserError as error:
+        if necessary or options.asr:
+            raise
+        log.warning("%s\n  so texts are not checked, and long recordings cannot be cut by them", error)
+        return None
+    if not processing.transcribe:
+        log.info("the words of long recordings get their times from %s; --asr chooses another", asr)
+    return wanted
+
+
+_FREQUENT = frozenset(
+    ["the", "of", "and", "to", "in", "a", "is", "that", "it", "for", "was", "with", "as", "you", "are"]
+)
+
+
+def is_english(text: str) -> bool:
+    """Whether a text is most likely English, by its letters and most frequent words."""
+    words = text.lower().split()
+    frequent = sum(word in _FREQUENT for word in words)
+    return text.isascii() and (frequent > 0.08 * len(words) or len(words) < 12)
+
+
+def stem_of(rows: Iterable[Row]) -> str | None:
+    """The stem of a recording's clips, None if it has none."""
+    clip = next((row["clip"] for row in rows if row["clip"] is not None), None)
+    return None if clip is None else SEGMENT.sub("", clip[: -len(".wav")])
+
+
+def plan_stems(output: Path, sources: Iterable[Source], owned: dict[Key, str]) -> dict[Key, str]:
+    """Give every source the stem of its clips below `output`, no two the same and none that something else has.
+
+    A source keeps the stem it has; files in the output that no recording owns are never overwritten.
+    """
+    books: dict[str, NameBook] = {}
+    stems: dict[Key, str] = {}
+    for source in sources:
+        key = (text_of(source.path), source.speaker)
+        if key in owned:
+            stems[key] = owned[key]
+            continue
+        if source.speaker not in books:
+            prefix = f"{source.speaker}/"
+            taken = {stem[len(prefix) :] for stem in owned.values() if stem.startswith(prefix)}
+            folder = output / source.speaker
+            present = {SEGMENT.sub("", path.stem) for path in folder.iterdir()} if folder.is_dir() else set()
+            books[source.speaker] = NameBook(taken | present)
+        stem = books[source.speaker].take(safe_name(source.path.stem))
+        stems[key] = f"{source.speaker}/{stem}"
+    return stems
