@@ -168,7 +168,10 @@ def _recognised(task: RecordingTask, speech: Sequence[Span], duration: float, ex
     given = task.transcript.text
     recognizer = wanted.load() if given is None or not expect else expecting(given, wanted)
     heard, language = hear(task.source, stretches, recognizer, task.root, wanted.language)
-    words: list[Piece] = []
+    if given is not None:  # the text says what is to be believed
+        words = [word for window in heard for word in window]
+        return _Said(align(given, words, speech, language), words)
+    trusted: list[Piece] = []
     doubts = []
     for window, found in zip(stretches, heard):
         sure = sum(word.confidence for word in found) / max(1, len(found))
@@ -176,10 +179,8 @@ def _recognised(task: RecordingTask, speech: Sequence[Span], duration: float, ex
         if doubt:
             doubts.append((window, f"not to be trusted: {doubt}"))
         else:
-            words += found
-    if given is not None:
-        return _Said(align(given, words, speech, language), words)
-    return _Said(words, doubts=doubts)
+            trusted += found
+    return _Said(trusted, doubts=doubts)
 
 
 def _cut(task: RecordingTask, found: Sequence[Found], speech: Sequence[Span], duration: float) -> list[Row]:
