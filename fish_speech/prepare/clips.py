@@ -82,11 +82,12 @@ def blank_row() -> Row:
 
 def new_row(task: RecordingTask, start_s: float = 0.0, end_s: float | None = None, **known: Any) -> Row:
     """The row of a segment of which is known where it lies, and what `known` says."""
+    heard = task.processing.recognition
     place = {"start_s": round(start_s, 6), "end_s": None if end_s is None else round(end_s, 6)}
     about = {
         "source": text_of(task.source),
         "speaker": task.speaker,
-        "transcript": task.transcript.kind,
+        "transcript": task.transcript.kind or (heard.label if heard is not None and known.get("text") else None),
         "source_bytes": _file_size(task.source),
         "url": task.url,
     }

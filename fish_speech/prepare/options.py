@@ -26,6 +26,11 @@ class Recognition:
     device: str = "auto"
     download: bool = False  # fetch the model if it is not here
 
+    @property
+    def label(self) -> str:
+        """What the manifest calls it."""
+        return self.asr if self.whisper_model is None else f"{self.asr} {Path(self.whisper_model).name}"
+
     def load(self) -> Recognizer:
         """The recogniser itself, loaded once per process; UserError if it cannot be had."""
         from ..recognition import load_recognizer
