@@ -12,15 +12,14 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q $(TORCH)
-	$(BIN)/python -m pip install -q -e '.[dev,eval]' || $(MAKE) without-compiler
+	$(BIN)/python -m pip install -q -e '.[dev,eval,faster-whisper,ray]' || $(MAKE) without-compiler
 	@touch $(STAMP)
 
 # Resemblyzer asks for webrtcvad, which has no wheel; webrtcvad-wheels is the same, built.
 without-compiler:
-	$(BIN)/python -m pip install -q -e '.[dev]' webrtcvad-wheels
+	$(BIN)/python -m pip install -q -e '.[dev,faster-whisper,ray]' webrtcvad-wheels
 	$(BIN)/python -m pip install -q --no-deps 'resemblyzer>=0.1.4,<0.2'
-	$(BIN)/python -m pip install -q 'jiwer>=3,<5' 'num2words>=0.5.12,<0.6' 'pocketsphinx>=5,<6' 'scipy>=1.11,<2' \
-	  'speechmos>=0.0.1.1,<0.1' 'onnxruntime>=1.18,<2'
+	$(BIN)/python -m pip install -q 'jiwer>=3,<5' 'pocketsphinx>=5,<6' 'speechmos>=0.0.1.1,<0.1'
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
