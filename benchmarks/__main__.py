@@ -20,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from . import preparing
 from .process import Finished, run
 
 FRAME_RATE = 44100 / 2048  # frames of the released codec per second of sound
@@ -39,6 +40,7 @@ Baselines, as reference/fish-1.5.md describes the released system:
   merging     the whole model built in float32 with LoRA, both state dicts joined and loaded, merged, saved
   extraction  clips one at a time (as the toolkit does on a CPU), and all padded to the longest in one batch
   decoding    the same decoder with the released masks over each row's length
+  preparing   librosa.load, effects.split, loudness to -23 LUFS, write: no texts, no measures, cuts at every silence
   generation  caches and mask of the longest sequence (8192), repeated KV heads, one fast position at a time"""
 
 
@@ -148,6 +150,27 @@ def generate_rows(plan: Plan) -> Iterator[Row]:
         yield Row(f"{title}: first frame", figures[f"{name}first_s"], "s", figures["released_first_s"])
 
 
+def prepare_rows(plan: Plan) -> Iterator[Row]:
+    """Speed of preparing a long recording with subtitles, and memory as it grows; librosa's load-and-split beside it."""
+    lengths = (30.0, 60.0, 120.0) if plan.scale == "tiny" else (600.0, 3600.0, 18000.0)
+    memory = {}
+    for seconds in lengths:
+        if plan.quick and seconds > 3600:
+            continue
+        with tempfile.TemporaryDirectory(prefix="fish-bench-") as folder:
+            source = preparing.write_recording(Path(folder) / "in" / "long.wav", seconds)
+            ours = run("prepare_dataset", "--input", source.parent, "--output", Path(folder) / "out")
+            memory[seconds] = ours
+            if seconds == lengths[1]:
+                librosa = run("benchmarks.preparing", source, Path(folder) / "librosa")
+                title = f"prepare: {seconds / 60:g} min with subtitles, whole command"
+                yield Row(title, seconds / ours.seconds, "x real", seconds / librosa.seconds, smaller_is_better=False)
+                yield Row(f"{title}: peak RSS", ours.peak_rss / 1e9, "GB", librosa.peak_rss / 1e9)
+    for seconds, found in memory.items():
+        yield Row(f"prepare: {seconds / 60:g} min: peak RSS, to the shortest", found.peak_rss / 1e9, "GB",
+                  memory[lengths[0]].peak_rss / 1e9)  # fmt: skip
+
+
 def _memory_rows(name: str, ours: Finished, released: Finished) -> Iterator[Row]:
     yield Row(f"{name}: peak RSS", ours.peak_rss / 1e9, "GB", released.peak_rss / 1e9)
     if ours.peak_anonymous and released.peak_anonymous:
@@ -159,6 +182,7 @@ PARTS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "merge": merge_rows,
     "codec": codec_rows,
     "generate": generate_rows,
+    "prepare": prepare_rows,
 }
 
 

@@ -1,6 +1,6 @@
 """Material and baseline for measuring prepare_dataset.py: hours of speech with subtitles, and librosa's load-and-split.
 
-`python -m benchmarks.preparing librosa FILE OUTPUT` does with librosa what the toolkit is compared to, and prints a line
+`python -m benchmarks.preparing FILE OUTPUT` does with librosa what the toolkit is compared to, and prints a line
 of JSON.
 """
 
@@ -69,4 +69,4 @@ def split_by_librosa(source: Path, output: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(split_by_librosa(Path(sys.argv[2]), Path(sys.argv[3]))))
+    print(json.dumps(split_by_librosa(Path(sys.argv[1]), Path(sys.argv[2]))))
