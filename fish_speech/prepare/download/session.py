@@ -32,7 +32,7 @@ def open_session(show_progress: bool) -> Iterator[Any]:
         import yt_dlp.globals
     except ImportError as error:
         why = f"addresses are read with yt-dlp, and it cannot be imported: {error}"
-        raise UserError("yt-dlp is missing or too old", why, "pip install --upgrade "yt-dlp[default]"") from None
+        raise UserError("yt-dlp is missing or too old", why, 'pip install --upgrade "yt-dlp[default]"') from None
     from yt_dlp.postprocessor.ffmpeg import FFmpegPostProcessor
 
     yt_dlp.globals.plugin_dirs.value = []  # as YTDLP_NO_PLUGINS=1 does
