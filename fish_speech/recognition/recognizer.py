@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from .. import audio
 from ..timeline import Piece
 
 SAMPLE_RATE = 16000  # Hz; what all recognisers take
@@ -40,9 +41,4 @@ class Recognizer(Protocol):
 
 def resample(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     """Bring (samples,) to 16 kHz, float32: what the recognisers, the speaker encoder and DNSMOS take."""
-    samples = np.asarray(samples, np.float32)
-    if sample_rate == SAMPLE_RATE:
-        return samples
-    import soxr
-
-    return soxr.resample(samples, sample_rate, SAMPLE_RATE, quality="HQ")
+    return audio.resample(np.asarray(samples, np.float32), sample_rate, SAMPLE_RATE)

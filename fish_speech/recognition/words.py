@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from ..text.words import ends_sentence, is_spaceless
 from ..timeline import Piece
-
-_CLOSERS = "\"'”’»)]}」』）】"
-_ENDS = tuple(".!?…。！？｡؟۔।॥܀։።")
-_UNSPACED = ("CJK", "HIRAGANA", "KATAKANA", "IDEOGRAPHIC", "FULLWIDTH", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 
 
 class TimedWord(NamedTuple):
@@ -29,6 +25,7 @@ def make_pieces(segments: Iterable[Sequence[TimedWord]], duration_s: float) -> l
     Words of different segments are never joined, and in scripts without spaces each word stays for itself.
     """
     pieces: list[Piece] = []
+    found: list[TimedWord] = []
     for segment in segments:
         joined: list[TimedWord] = []
         for word in segment:
@@ -40,41 +37,37 @@ def make_pieces(segments: Iterable[Sequence[TimedWord]], duration_s: float) -> l
                 joined[-1] = TimedWord(before.text + word.text, before.start_s, word.end_s, sure)
             else:
                 joined.append(word)
-        for word in joined:
-            earliest = pieces[-1].end_s if pieces else 0.0
-            pieces.append(_piece(word, earliest, duration_s))
+        found += joined
+    for number, word in enumerate(found):
+        earliest = pieces[-1].end_s if pieces else 0.0
+        following = found[number + 1].text.strip() if number + 1 < len(found) else ""
+        pieces.append(_piece(word, following, earliest, duration_s))
     return pieces
 
 
 def join_words(pieces: Iterable[Piece]) -> str:
-    """Write pieces one after the other: a space between two, but not beside scripts that have none."""
+    """Write recognised words one after the other: a space between two, but not beside scripts that have none.
+
+    Unlike `text.words.join`, which restores a written text, this cannot know of spaces beside such scripts.
+    """
     text = ""
     for piece in pieces:
-        spaced = text and not _is_unspaced(text[-1]) and not _is_unspaced(piece.text[:1])
+        spaced = text and piece.text and not is_spaceless(text[-1]) and not is_spaceless(piece.text[0])
         text += f" {piece.text}" if spaced else piece.text
     return text
-
-
-def ends_sentence(text: str) -> bool:
-    """Whether a word's punctuation ends a sentence. An abbreviation's full stop counts: nothing here knows better."""
-    return text.rstrip(_CLOSERS).endswith(_ENDS)
 
 
 def _continues(before: str, text: str) -> bool:
     if text[0].isspace() or before[-1].isspace():
         return False
-    return not _is_unspaced(before[-1]) and not _is_unspaced(text[0])
+    return not is_spaceless(before[-1]) and not is_spaceless(text[0])
 
 
-def _is_unspaced(character: str) -> bool:
-    return unicodedata.name(character, "").startswith(_UNSPACED) if character else False
-
-
-def _piece(word: TimedWord, earliest_s: float, latest_s: float) -> Piece:
+def _piece(word: TimedWord, following: str, earliest_s: float, latest_s: float) -> Piece:
     text = " ".join(word.text.split())
     start_s = _within(word.start_s, earliest_s, latest_s)
     end_s = _within(word.end_s, start_s, latest_s)
-    return Piece(text, start_s, end_s, _within(word.confidence, 0.0, 1.0), ends_sentence(text))
+    return Piece(text, start_s, end_s, _within(word.confidence, 0.0, 1.0), ends_sentence(text, following))
 
 
 def _within(value: float, low: float, high: float) -> float:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fish_speech.recognition import join_words
-from fish_speech.recognition.words import TimedWord, ends_sentence, make_pieces
+from fish_speech.recognition.words import TimedWord, make_pieces
 from fish_speech.timeline import Piece
 
 
@@ -37,12 +37,17 @@ def test_the_first_word_of_a_segment_is_a_word_of_its_own():
 
 @pytest.mark.parametrize("text", ["end.", "what?", "no!”", "so…", "(really?)", "終わり。", "نعم؟"])
 def test_punctuation_ends_a_sentence(text):
-    assert ends_sentence(text)
+    assert make_pieces([timed(f" {text}")], 10)[-1].ends_sentence
 
 
-@pytest.mark.parametrize("text", ["end", "one,", "this:", "(so)", "”", ""])
+@pytest.mark.parametrize("text", ["end", "one,", "this:", "(so)", "”"])
 def test_other_marks_do_not_end_a_sentence(text):
-    assert not ends_sentence(text)
+    assert not make_pieces([timed(f" {text}")], 10)[-1].ends_sentence
+
+
+def test_a_full_stop_before_a_name_or_a_small_letter_does_not_end_a_sentence():
+    pieces = make_pieces([timed(" Mr.", " Smith", " said", " etc.", " and", " left.", " He")], 10)
+    assert [piece.text for piece in pieces if piece.ends_sentence] == ["left."]
 
 
 numbers = st.floats(allow_nan=True, allow_infinity=True)
