@@ -9,27 +9,23 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from ..text.words import ends_sentence, join, letters_of, words_of
+from ..text.words import ends_sentence, letters_of, words_of
 from ..timeline import Piece, Span
 from .interpolation import bins_of, is_pausing, share, spread
-from .matching import match_words, similarity
+from .matching import Match, match_words, similarity
+from .readings import Reading, Slot, best_readings, is_ambiguous, readings_of, usual
 from .spoken_words import spoken_words
 
-_HEARD = 0.5  # a pair of words that are less alike says nothing about the time
+HEARD = 0.5  # a pair of words that are less alike says nothing about the time
 _LETTER_S = 0.07  # of speech, where nothing can be measured
 # A run of words that would take longer than _UNSPOKEN_S, and has less than this share of the time, is not spoken.
 _UNSPOKEN_S, _UNSPOKEN_SHARE = 0.8, 0.2
-# When a clip is left out; measured on 206 clips (17 min), pocketsphinx hearing 81 % of the words. Of the clips whose text
-# is true 85 % are kept, 99.4 % of them with their exact text; where one clip in five has text that is not spoken or speech
-# that is not written (a sentence, half a clip, 3 or more words), 97.5 % of those kept are exact.
-_MEAN_CONFIDENCE = 0.5
-_EDGE_CONFIDENCE = 0.12  # of the first and the last word
-_RUN_CONFIDENCE, _RUN_LETTERS = 0.3, 12  # so many letters in a row, each less sure than that
-_EXTRA_S = 0.4  # heard between the words
-_EDGE_LETTERS = 8  # about two words
+_CELLS = 1 << 19  # readings are not chosen where (words of readings) x (words heard) are more
+_LETTER_NAME = 3  # letters
+_NEAR_S = 0.3  # a sound next to a word may be a part of it that was not understood
 
 
 class _Heard(NamedTuple):
@@ -49,14 +45,23 @@ def align(text: str, heard: Sequence[Piece], speech: Sequence[Span] = (), langua
     for one that sounds alike, at most 0.7 for one that was not heard, by how well the unheard words there fit the time
     and the sounds that are left for them; near 0 for text that has no place in the recording. With nothing heard it
     is 0 for all. Cost: seconds for hours of speech.
+
+    Numbers, spelled words and addresses (`readings_of`) are taken as said in the way that is most like what was heard
+    between their neighbours: "500" is heard as written in "five zero zero", too.
     """
     words = words_of(text)
-    spoken = [spoken_words(word, language) for word in words]
-    tokens = [token for parts in spoken for token in parts]
-    owner = [number for number, parts in enumerate(spoken) for _ in parts]
-    sounds = _as_written(_sounds(heard, language), tokens)
-    spans, scores = _placed(len(words), owner, sounds, tokens)
-    _fill(words, spoken, spans, scores, sounds, _merged(speech))
+    ways = readings_of(words, language)
+    spoken = [usual(slots) for slots in ways]
+    plain = _sounds(heard, language)
+    tokens, owner, sounds, matches = _matched(spoken, plain)
+    several = [is_ambiguous(slots) for slots in ways]
+    if any(several):
+        found = [sound.word for sound in sounds]
+        spoken = _chosen(ways, spoken, _certain(several, spoken, owner, matches), found)
+        tokens, owner, sounds, matches = _matched(spoken, plain)
+    spans, scores = _placed(several, owner, sounds, tokens, matches)
+    letters = [sum(map(_named if more else letters_of, parts)) for parts, more in zip(spoken, several)]
+    _fill(words, spoken, letters, spans, scores, sounds, _merged(speech))
     pieces: list[Piece] = []
     for number, word in enumerate(words):
         following = words[number + 1] if number + 1 < len(words) else None
@@ -64,6 +69,50 @@ def align(text: str, heard: Sequence[Piece], speech: Sequence[Span] = (), langua
         assert span is not None
         pieces.append(Piece(word, *span, scores[number], ends_sentence(word, following)))
     return pieces
+
+
+def _matched(spoken: Sequence[Reading], plain: list[_Heard]) -> tuple[list[str], list[int], list[_Heard], list[Match]]:
+    """Spoken words, the written word of each, the sounds they are compared with, and the pairs."""
+    tokens = [token for parts in spoken for token in parts]
+    owner = [number for number, parts in enumerate(spoken) for _ in parts]
+    sounds = _as_written(plain, tokens)
+    return tokens, owner, sounds, match_words(tokens, [sound.word for sound in sounds])
+
+
+def _certain(
+    several: Sequence[bool], spoken: Sequence[Reading], owner: Sequence[int], matches: Sequence[Match]
+) -> dict[int, tuple[int, int]]:
+    """The words with one reading that were heard as written: their first and last sound. Letters may be of a spelled word."""
+    sounds: dict[int, list[int]] = {}
+    for match in matches:
+        if match.similarity == 1.0 and not several[owner[match.written]]:
+            sounds.setdefault(owner[match.written], []).append(int(match.heard))
+    return {
+        word: (at[0], at[-1])
+        for word, at in sounds.items()
+        if len(at) == len(spoken[word]) and sum(map(len, spoken[word])) > 1
+    }
+
+
+def _chosen(
+    ways: Sequence[tuple[Slot, ...]],
+    spoken: Sequence[Reading],
+    certain: Mapping[int, tuple[int, int]],
+    found: Sequence[str],
+) -> list[Reading]:
+    """Each word's reading that is most like what was `found` between the words on both sides whose place is certain."""
+    chosen = list(spoken)
+    first, sound = 0, 0
+    for word, (start, end) in [*sorted(certain.items()), (len(ways), (len(found), len(found)))]:
+        slots = [(number, slot) for number in range(first, word) for slot in ways[number]]
+        size = sum(len(reading) for _, slot in slots for reading in slot)
+        if any(len(slot) > 1 for _, slot in slots) and size * (start - sound) <= _CELLS:
+            for number in range(first, word):
+                chosen[number] = ()
+            for (number, _), reading in zip(slots, best_readings([slot for _, slot in slots], found[sound:start])):
+                chosen[number] += reading
+        first, sound = word + 1, end + 1
+    return chosen
 
 
 def _merged(speech: Sequence[Span]) -> list[Span]:
@@ -112,19 +161,31 @@ def _as_written(sounds: list[_Heard], tokens: Sequence[str]) -> list[_Heard]:
 
 
 def _placed(
-    count: int, owner: Sequence[int], sounds: Sequence[_Heard], tokens: Sequence[str]
+    several: Sequence[bool],
+    owner: Sequence[int],
+    sounds: Sequence[_Heard],
+    tokens: Sequence[str],
+    matches: Sequence[Match],
 ) -> tuple[list[Span | None], list[float]]:
-    """Times and confidences of the words that were heard; None and 0 for the others."""
-    spans: list[Span | None] = [None] * count
-    scores = [0.0] * count
-    for match in match_words(tokens, [sound.word for sound in sounds]):
-        if match.similarity < _HEARD:
-            continue
-        word, sound = owner[match.written], sounds[match.heard]
-        span = spans[word]
-        spans[word] = Span(span.start_s if span else sound.start_s, sound.end_s)
-        scores[word] += match.similarity * letters_of(tokens[match.written])
-    lengths = [0] * count
+    """Times and confidences of the words that were heard; None and 0 for the others.
+
+    A word with several readings also takes the sounds next to it that stand for more of its reading, however unlike.
+    """
+    spans: list[Span | None] = [None] * len(several)
+    scores = [0.0] * len(several)
+    for match in matches:
+        if match.similarity >= HEARD:
+            word, sound = owner[match.written], sounds[match.heard]
+            span = spans[word]
+            spans[word] = Span(span.start_s if span else sound.start_s, sound.end_s)
+            scores[word] += match.similarity * letters_of(tokens[match.written])
+    for order in (matches, matches[::-1]):
+        for match in order:
+            word, sound = owner[match.written], sounds[match.heard]
+            span = spans[word]
+            if several[word] and span and max(sound.start_s - span.end_s, span.start_s - sound.end_s) < _NEAR_S:
+                spans[word] = Span(min(span.start_s, sound.start_s), max(span.end_s, sound.end_s))
+    lengths = [0] * len(several)
     for token, word in zip(tokens, owner):
         lengths[word] += letters_of(token)
     return spans, [score / max(length, 1) for score, length in zip(scores, lengths)]
@@ -133,13 +194,13 @@ def _placed(
 def _fill(
     words: Sequence[str],
     spoken: Sequence[Sequence[str]],
+    letters: Sequence[int],
     spans: list[Span | None],
     scores: list[float],
     sounds: Sequence[_Heard],
     speech: Sequence[Span],
 ) -> None:
     """Give the words without a time one, in place, run by run."""
-    letters = [sum(map(letters_of, parts)) for parts in spoken]
     letter_s = _pace(letters, spans, scores)
     where = speech or [Span(sound.start_s, sound.end_s) for sound in sounds]
     first_s, last_s = (where[0].start_s, where[-1].end_s) if where else (0.0, 0.0)
@@ -172,6 +233,11 @@ def _fill(
         scores[run] = [score] * (run.stop - run.start)
 
 
+def _named(token: str) -> int:
+    """How long a word of a reading takes, in letters; the name of a letter takes about three."""
+    return max(letters_of(token), _LETTER_NAME)
+
+
 def _pace(letters: Sequence[int], spans: Sequence[Span | None], scores: Sequence[float]) -> float:
     """Seconds per letter of the words that were heard as written."""
     sure = [(span.duration_s, count) for span, count, score in zip(spans, letters, scores) if span and score > 0.99]
@@ -198,89 +264,3 @@ def _inside(room: Span, parts: Sequence[_Stretch]) -> list[_Stretch]:
     first = bisect_right(parts, room.start_s, key=lambda part: part.end_s)
     last = bisect_left(parts, room.end_s, key=lambda part: part.start_s)
     return list(parts[first:last])
-
-
-def clip_text(
-    pieces: Sequence[Piece], start_s: float, end_s: float, heard: Sequence[Piece] = ()
-) -> tuple[str, float, str | None]:
-    """Return the text spoken in the clip [start_s, end_s), how sure it is (0-1), and why to leave it out, or None.
-
-    `pieces`, in order of time, are words of `align`, recognised words or subtitles; those whose middle lies in the clip
-    count. Words that `align` found not to be spoken (confidence 0 and no length) are not part of the text. With `heard`,
-    what `align` was given, speech between the words that the text does not have is a reason too.
-    """
-    inside = _within(pieces, start_s, end_s)
-    inside = [piece for piece in inside if piece.confidence > 0 or piece.end_s > piece.start_s]
-    said = [piece for piece in inside if letters_of(piece.text)]
-    if not said:
-        return "", 0.0, "no words: speech that the text does not have"
-    text = join(piece.text for piece in inside).strip()
-    mean = _mean_confidence(said)
-    edges = [_mean_confidence(_edge(said)), _mean_confidence(_edge(said[::-1]))]
-    confidence = (mean + min(mean, *edges)) / 2
-    if mean < _MEAN_CONFIDENCE:
-        unheard = sum(piece.confidence < _HEARD for piece in said)
-        return text, confidence, f"text uncertain: {unheard} of {len(said)} words were not heard as written"
-    for piece, where in ((said[0], "start"), (said[-1], "end")):
-        if piece.confidence < _EDGE_CONFIDENCE:
-            return text, confidence, f'text uncertain at the {where}: "{piece.text.strip()}" was not heard'
-    run = _longest(said, lambda piece: piece.confidence < _RUN_CONFIDENCE, lambda piece: letters_of(piece.text))
-    if sum(letters_of(piece.text) for piece in run) >= _RUN_LETTERS:
-        return text, confidence, f'text uncertain: "{join(piece.text for piece in run).strip()}" was not heard'
-    extra = _longest(_within(heard, start_s, end_s), lambda word: not _covered(word, inside), _length_s)
-    if sum(map(_length_s, extra)) >= _EXTRA_S:
-        return (
-            text,
-            confidence,
-            (
-                f'speech that the text does not have: "{join(word.text for word in extra).strip()}" was heard'
-                f" at {extra[0].start_s:.1f} s"
-            ),
-        )
-    return text, confidence, None
-
-
-def _within(pieces: Sequence[Piece], start_s: float, end_s: float) -> Sequence[Piece]:
-    def middle(piece: Piece) -> float:
-        return (piece.start_s + piece.end_s) / 2
-
-    return pieces[bisect_left(pieces, start_s, key=middle) : bisect_left(pieces, end_s, key=middle)]
-
-
-def _length_s(piece: Piece) -> float:
-    return piece.end_s - piece.start_s
-
-
-def _mean_confidence(pieces: Sequence[Piece]) -> float:
-    sizes = [letters_of(piece.text) for piece in pieces]
-    return sum(piece.confidence * size for piece, size in zip(pieces, sizes)) / sum(sizes)
-
-
-def _edge(pieces: Sequence[Piece]) -> Sequence[Piece]:
-    """The first words, until they have _EDGE_LETTERS."""
-    size = 0
-    for count, piece in enumerate(pieces, start=1):
-        size += letters_of(piece.text)
-        if size >= _EDGE_LETTERS:
-            return pieces[:count]
-    return pieces
-
-
-def _longest(
-    pieces: Sequence[Piece], matches: Callable[[Piece], bool], size: Callable[[Piece], float]
-) -> Sequence[Piece]:
-    """The run of pieces that match with the largest sum of sizes; empty if none does."""
-    best: Sequence[Piece] = ()
-    start = 0
-    for at, piece in enumerate(pieces):
-        if not matches(piece):
-            start = at + 1
-        elif sum(map(size, pieces[start : at + 1])) > sum(map(size, best)):
-            best = pieces[start : at + 1]
-    return best
-
-
-def _covered(word: Piece, pieces: Sequence[Piece]) -> bool:
-    """Does some text lie where `word` was heard?"""
-    overlap = sum(max(0.0, min(word.end_s, piece.end_s) - max(word.start_s, piece.start_s)) for piece in pieces)
-    return overlap >= 0.3 * _length_s(word)

@@ -5,7 +5,8 @@ general English, so that speech that is not in the text need not be heard as wor
 
 Measured on samples/allison, joined (tests/prepare/test_biased_model.py): 98.5 % of the words are heard as written with
 it, 87.4 % without; 98 % of the clips are kept instead of 93 %. With one clip in five corrupted (text that is not spoken,
-speech that is not written), 84 % are kept instead of 80 %, all with their exact text either way.
+speech that is not written), 84 % are kept instead of 80 %, all with their exact text either way. A number or spelled word
+is expected in each of its readings: of 17 minutes with such words 84 of 86 clips are kept, 78 with the usual one alone.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from ..recognition import Recognizer
 from ..recognition.sphinx import PocketSphinx
 from ..text.words import ends_sentence, words_of
 from .options import Recognition
+from .readings import Slot, is_ambiguous, readings_of
 
 _DISCOUNT = 0.5  # taken from each count: what was seen once has half of the probability
 _TEXT_SHARE = 0.5  # of the single words
@@ -61,21 +63,18 @@ def biased_language_model(
     """Return a model in ARPA format of the words of `text` that are in `dictionary`; `Decoder(lm=PATH)` reads it.
 
     `background`: probabilities of general words; they need not sum to 1. Words are in lower case with apostrophes, as in
-    pocketsphinx's dictionary; `general_english` gives both. Raises ValueError if no word of the text is known.
+    pocketsphinx's dictionary; `general_english` gives both. Numbers, spelled words and addresses are expected in each of
+    their readings (`readings_of`). Raises ValueError if no word of the text is known.
     """
-    sentences = [[word for word in sentence if word in dictionary] for sentence in _sentences(text, language)]
-    stream = [word for sentence in sentences for word in sentence]
-    if not stream:
+    sentences = [_known(sentence, dictionary) for sentence in _sentences(text, language)]
+    # Sentences may follow each other without a pause, so the text is counted in one go ...
+    grams = _counted([slot for sentence in sentences for slot in sentence])
+    if not grams[0]:
         raise ValueError("the dictionary knows no word of the text")
-    grams: list[Counter[Gram]] = [Counter(), Counter(), Counter()]
-    for size, counts in enumerate(grams, start=1):
-        # Sentences may follow each other without a pause, so the text is counted in one go ...
-        counts.update(zip(*(stream[at:] for at in range(size))))
-        if size > 1:  # ... and each one's start and end after a pause.
-            for sentence in filter(None, sentences):
-                marked = [_START, *sentence, _END]
-                if len(marked) >= size:
-                    counts.update({tuple(marked[:size]), tuple(marked[-size:])})
+    for sentence in filter(None, sentences):  # ... and each one's start and end after a pause.
+        marked = _counted([((_START,),), *sentence, ((_END,),)])
+        for counts, more in zip(grams[1:], marked[1:]):
+            counts.update({gram: count for gram, count in more.items() if gram[0] == _START or gram[-1] == _END})
     grams[0][(_END,)] = max(1, len(sentences))
     total = grams[0].total()
     known = {word: p for word, p in background.items() if word in dictionary}
@@ -95,16 +94,50 @@ def biased_language_model(
     return _arpa(probabilities, backoffs)
 
 
-def _sentences(text: str, language: str) -> list[list[str]]:
+def _sentences(text: str, language: str) -> list[list[Slot]]:
     from ..evaluation.normalize import comparable_words
 
-    sentences: list[list[str]] = [[]]
+    sentences: list[list[Slot]] = [[]]
     words = words_of(text)
-    for word, following in zip(words, [*words[1:], None]):
-        sentences[-1] += comparable_words(word, language)
+    for word, following, slots in zip(words, [*words[1:], None], readings_of(words, language)):
+        if is_ambiguous(slots):
+            sentences[-1] += slots
+        else:  # with its apostrophe
+            sentences[-1] += [((part,),) for part in comparable_words(word, language)]
         if ends_sentence(word, following) and sentences[-1]:
             sentences.append([])
     return sentences
+
+
+def _known(sentence: Sequence[Slot], dictionary: Collection[str]) -> list[Slot]:
+    """The readings of which the dictionary has all words; if there are none, the words that it has."""
+    known: list[Slot] = []
+    for slot in sentence:
+        whole = tuple(reading for reading in slot if all(word in dictionary for word in reading))
+        if any(whole):
+            known.append(whole)
+        elif parts := tuple(word for word in slot[0] if word in dictionary):
+            known.append((parts,))
+    return known
+
+
+def _counted(slots: Sequence[Slot]) -> list[Counter[Gram]]:
+    """How often each n-gram can be said, for n of 1, 2, 3: once per place, in whatever readings around it."""
+    grams: list[Counter[Gram]] = [Counter(), Counter(), Counter()]
+    histories: set[Gram] = {()}
+    for slot in slots:
+        ends: set[Gram] = set()
+        found: set[tuple[int, Gram]] = set()
+        for history in histories:
+            for reading in slot:
+                said = (*history, *reading)
+                for at in range(len(history), len(said)):
+                    found.update((at - len(history), said[at - size : at + 1]) for size in range(min(3, at + 1)))
+                ends.add(said[-2:])
+        for _, gram in found:
+            grams[len(gram) - 1][gram] += 1
+        histories = ends
+    return grams
 
 
 def _discounted(

@@ -235,10 +235,22 @@ _SOUNDS = tuple(
 )  # fmt: skip
 
 
+# The names of letters, but for those that are words.
+_NAMES = dict(
+    pair.split(":")
+    for pair in """b:bee c:see d:dee e:ee f:ef g:gee h:aitch j:jay k:kay l:el m:em n:en o:oh p:pee q:cue r:are s:ess t:tee
+    u:you v:vee w:doubleyou x:ex y:why z:zee""".split()  # noqa: SIM905
+)
+
+
 def sound_key(word: str) -> str:
-    """A rough key of how an English word sounds: its consonants, voiced and unvoiced as one; "there", "their": "tr"."""
+    """A rough key of how an English word sounds: its consonants, voiced and unvoiced as one; "there", "their": "tr".
+
+    Of a single letter, how its name sounds.
+    """
     if not word.isascii():
         return word
+    word = _NAMES.get(word, word)
     for pattern, sound in _SOUNDS:
         word = pattern.sub(sound, word)
     return word

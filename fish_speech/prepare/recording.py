@@ -13,12 +13,12 @@ import numpy as np
 from ..audio import MAX_CLIP_S, AudioError, audio_info, read_audio, stream_audio
 from ..recognition import join_words, suspicious
 from ..timeline import Piece, Span
-from .alignment import align, clip_text
+from .alignment import align
 from .biased_model import expecting
+from .clip_text import clip_text, recognised_text
 from .clips import METER_BLOCK_S, RecordingTask, Row, clip_name, finish_clip, new_row
 from .cutting import cut
 from .hearing import hear
-from .recognised import recognised_text
 from .segments import plan_segments, windows
 from .speech import find_speech
 

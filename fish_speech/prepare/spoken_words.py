@@ -27,13 +27,13 @@ def spoken_words(word: str, language: str | None = "en") -> tuple[str, ...]:
     """How `word` is said, as words that can be compared: lower case, no punctuation, numbers and contractions in full.
 
     "Don't" gives ("do", "not"), "22," gives ("twenty", "two"), "--" gives (). Characters of scripts without spaces come
-    one by one. Without the package num2words, numbers stay digits.
+    one by one. Without the package num2words, numbers stay digits. `readings_of` gives the other ways to say a word.
     """
     from ..evaluation.normalize import comparable_words
 
     language = language or "en"
     spoken = [word]
-    if not _spells_numbers() and any(map(str.isdecimal, word)):
+    if not spells_numbers() and any(map(str.isdecimal, word)):
         folded = unicodedata.normalize("NFKC", word).casefold()
         spoken = "".join(c if c.isalnum() else " " for c in folded).split()
     else:
@@ -61,5 +61,6 @@ def _by_script(word: str) -> list[str]:
 
 
 @cache
-def _spells_numbers() -> bool:
+def spells_numbers() -> bool:
+    """Is the package there that puts numbers into words?"""
     return not missing("num2words")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from itertools import accumulate
+from itertools import accumulate, product
 
 import numpy as np
 import pytest
@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fish_speech.prepare import matching
-from fish_speech.prepare.alignment import align, clip_text
+from fish_speech.prepare.alignment import align
+from fish_speech.prepare.clip_text import clip_text
+from fish_speech.prepare.readings import best_readings, is_ambiguous, readings_of, usual
 from fish_speech.prepare.spoken_words import spoken_words
 from fish_speech.text.words import ends_sentence, join, words_of
 from fish_speech.timeline import Piece, Span
@@ -186,6 +188,147 @@ def test_chinese_is_aligned_by_character_and_joins_without_spaces():
     assert [piece.confidence for piece in pieces] == [1.0] * 10
     assert clip_text(pieces, 0.0, 1.7) == ("今天天气很好。", 1.0, None)
     assert clip_text(pieces, 1.7, 3.0) == ("我们走吧。", 1.0, None)
+
+
+# Several readings.
+
+
+def ways(word: str, language: str | None = "en") -> set[str]:
+    """All that can be said for a word."""
+    slots = readings_of([word], language)[0]
+    return {" ".join(part for reading in said for part in reading) for said in product(*slots)}
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("500", "five hundred"), ("500,", "five zero zero"), ("500", "five oh oh"), ("505", "five oh five"),
+        ("1234", "twelve thirty four"), ("1234.", "one two three four"), ("1234", "one thousand two hundred thirty four"),
+        ("8500", "eighty five hundred"), ("911", "nine eleven"), ("2010", "twenty ten"), ("2010", "two thousand ten"),
+        ("1,234", "one thousand two hundred and thirty four"), ("3.14", "three point one four"), ("007", "oh oh seven"),
+        ("1990s", "nineteen nineties"), ("3:30", "three thirty"), ("24/7", "twenty four seven"),
+        ("1-800-555-1234", "one eight hundred five five five twelve thirty four"), ("(5)", "five"),
+        ("PBX.", "p b x"), ("PBX", "pbx"), ("PCs", "p cs"), ("IAX2", "i a x two"), ("U.S.A.", "u s a"), ("USB's", "u s bs"),
+        ("www.asterisk.org.", "w w w dot asterisk dot org"), ("www.asterisk.org", "www asterisk org"),
+        ("joe_1@example.com", "joe underscore one at example dot com"),
+    ],
+)  # fmt: skip
+def test_numbers_spelled_words_and_addresses_can_be_said_in_several_ways(word, said):
+    pytest.importorskip("num2words")
+    assert said in ways(word)
+
+
+@pytest.mark.parametrize(
+    "word", ["Hello", "I", "Inter-Asterisk", "22nd", "$5", "50%", "don't", "e.g.", "wait...what", "—", "5", "Ab" * 30]
+)
+def test_other_words_have_one_reading(word):
+    assert not is_ambiguous(readings_of([word])[0]) and usual(readings_of([word])[0]) == spoken_words(word)
+
+
+def test_days_after_a_month_can_be_ordinals_and_other_numbers_cannot():
+    pytest.importorskip("num2words")
+    _, day, _, count = readings_of(["July", "4,", "press", "4"])
+    assert day == ((("four",), ("fourth",), ("the", "fourth")),) and count == ((("four",),),)
+
+
+def test_a_text_in_capitals_throughout_has_no_spelled_words():
+    text = [word.upper() for word in VOCABULARY]
+    assert not any(map(is_ambiguous, readings_of(text)))
+    assert sum(map(is_ambiguous, readings_of([*VOCABULARY, "PBX", *VOCABULARY]))) == 1
+
+
+def test_in_other_languages_numbers_are_cardinals_or_digits_and_nothing_english():
+    pytest.importorskip("num2words")
+    assert ways("500", "de") == {"fünfhundert", "fünf null null"}
+    assert ways("PBX", "de") == {"pbx", "p b x"} and ways("x.de", "de") == {"x de"}
+
+
+@given(st.text(st.sampled_from("019.,:/-@_sABxW$'’ßü你٣ ½"), max_size=50) | st.text(max_size=20))
+@settings(max_examples=300, deadline=None)
+def test_the_usual_reading_is_how_the_word_is_said_and_the_others_have_words_too(text):
+    for language in ("en", "de", None):
+        for word, slots in zip(words_of(text), readings_of(words_of(text), language)):
+            assert usual(slots) == spoken_words(word, language)
+            assert all(slot and len(set(slot)) == len(slot) for slot in slots)
+            assert all(token and not token.isspace() for slot in slots for reading in slot for token in reading)
+
+
+@given(st.lists(st.sampled_from(["500", "1234", "PBX", "2010", "IAX2", "old", "www.x1.org"]), max_size=5), st.randoms())
+@settings(max_examples=200, deadline=None)
+def test_the_readings_that_were_said_are_chosen(words, rng):
+    pytest.importorskip("num2words")
+    slots = [slot for part in readings_of(words) for slot in part]
+    said = [token for slot in slots for token in rng.choice(slot)]
+    chosen = best_readings(slots, said)
+    assert all(reading in slot for reading, slot in zip(chosen, slots))
+    assert [token for reading in chosen for token in reading] == said
+
+
+@given(st.lists(st.sampled_from("five zero hundred bee see axe the".split()), max_size=6))  # noqa: SIM905
+@settings(max_examples=100, deadline=None)
+def test_no_other_readings_are_more_like_what_was_heard(heard):
+    slots = [slot for part in readings_of(["500", "BC", "50"]) for slot in part]
+
+    def score(tokens: tuple[str, ...]) -> float:
+        table = np.zeros((len(tokens) + 1, len(heard) + 1))
+        alike = matching.similarity(tokens, heard) if heard else np.zeros((len(tokens), 0))
+        for (w, h), _ in np.ndenumerate(table):
+            options = [table[w - 1, h] - 0.25] if w else []
+            options += [table[w, h - 1] - 0.25] if h else []
+            options += [table[w - 1, h - 1] + alike[w - 1, h - 1] - 0.55] if w and h else []
+            table[w, h] = max(options, default=0.0)
+        return table[-1, -1]
+
+    def joined(said) -> tuple[str, ...]:
+        return tuple(token for reading in said for token in reading)
+
+    if heard:
+        best = max(score(joined(said)) for said in product(*slots))
+        assert score(joined(best_readings(slots, heard))) == pytest.approx(best, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("You can dial 500 to attempt it.", "you can dial five zero zero to attempt it"),
+        ("You can dial 500 to attempt it.", "you can dial five oh oh to attempt it"),
+        ("Its extension 1234 is at 8500 now.", "its extension one two three four is at eighty five hundred now"),
+        ("Please visit www.asterisk.org.", "please visit w. w. w. dot asterisk dot org"),
+        ("Like a normal PBX you will navigate the PBX.", "like a normal p. b. x. you will navigate the p. b. x."),
+        ("Call 1-800-555-1234 today.", "call one eight hundred five five five twelve thirty four today"),
+        ("In May 5 of 12 came.", "in may fifth of twelve came"),
+    ],
+)
+def test_a_word_said_in_another_way_spans_all_its_sounds_and_is_sure(text, said):
+    pytest.importorskip("num2words")
+    heard, spans = speak([said])
+    pieces = align(text, heard, spans)
+    assert [piece.confidence for piece in pieces] == [1.0] * len(pieces)
+    assert all(a.end_s == pytest.approx(b.start_s) for a, b in zip(pieces, pieces[1:]))
+    assert pieces[-1].end_s == pytest.approx(heard[-1].end_s)
+    assert clip_text(pieces, 0.0, 60.0, heard) == (text, 1.0, None)
+
+
+def test_letters_heard_as_the_words_that_sound_like_them_are_the_spelled_word():
+    heard, spans = speak(["the open source pea bee axe is here and you see dee two"])
+    pieces = align("The open source PBX is here and UCD2", heard, spans)
+    spelled = pieces[3]
+    assert (spelled.start_s, spelled.end_s) == (heard[3].start_s, heard[5].end_s) and spelled.confidence > 0.5
+    assert clip_text(pieces, 0.0, 60.0, heard)[2] is None
+
+
+@pytest.mark.parametrize("said", ["six nine three", "excuse me please sorry about that", "the children"])
+def test_a_number_that_was_not_said_is_not_sure(said):
+    heard, spans = speak([f"you can dial {said} to attempt it"])
+    pieces = align("You can dial 500 to attempt it", heard, spans)
+    assert pieces[3].confidence < 0.3 and all(piece.confidence == 1.0 for piece in pieces[:3] + pieces[4:])
+
+
+def test_single_letters_of_the_text_are_not_mistaken_for_those_of_a_spelled_word():
+    heard, spans = speak(["aitch three two three", "m. j. c. people", "am i s. p. n.", "blue tooth"])
+    pieces = align("H.323 MGCP M I S D N Bluetooth", heard, spans)
+    places = [clip_text(pieces, span.start_s - 0.3, span.end_s + 0.3)[0] for span in spans]
+    assert places == ["H.323", "MGCP", "M I S D N", "Bluetooth"]
 
 
 # What is not in both.

@@ -35,9 +35,13 @@ def probability(orders, gram: tuple[str, ...]) -> float:
     return weight * probability(orders, gram[1:])
 
 
+DIGITS = ["dial", "five", "zero", "oh", "hundred", "or", "p", "b", "x", "now"]
+
+
 @pytest.mark.parametrize("background", [{}, {"a": 0.04, "the": 0.05, "unknown": 0.1}])
-def test_probabilities_sum_to_one_after_every_history(background):
-    orders = read_arpa(biased_language_model(TEXT, DICTIONARY, background))
+@pytest.mark.parametrize(("text", "dictionary"), [(TEXT, DICTIONARY), ("Dial 500, or PBX now. Dial 50.", DIGITS)])
+def test_probabilities_sum_to_one_after_every_history(text, dictionary, background):
+    orders = read_arpa(biased_language_model(text, dictionary, background))
     words = [gram[0] for gram in orders[0] if gram != ("<s>",)]
     for size in (0, 1, 2):
         for history in product([*words, "<s>"], repeat=size):
@@ -60,6 +64,24 @@ def test_words_that_the_dictionary_lacks_are_skipped_and_the_texts_order_is_expe
     assert probability(orders, ("not", "to", "a")) > 0
     with pytest.raises(ValueError, match="knows no word"):
         biased_language_model("Xyzzy!", DICTIONARY, {})
+
+
+def test_each_reading_of_a_number_or_a_spelled_word_is_expected_in_its_place():
+    pytest.importorskip("num2words")
+    orders = read_arpa(biased_language_model("Dial 500 or PBX now.", DIGITS, {}))
+    for said in ("dial five hundred or", "dial five zero zero or", "dial five oh oh or", "or p b x now"):
+        words = said.split()
+        assert all(gram in orders[2] for gram in zip(words, words[1:], words[2:]))
+    assert ("dial", "five") in orders[1] and ("dial", "or") not in orders[1] and ("or", "now") not in orders[1]
+    assert ("hundred", "zero") not in orders[1]
+
+
+def test_a_reading_with_a_word_that_the_dictionary_lacks_is_not_expected_unless_there_is_no_other():
+    pytest.importorskip("num2words")
+    orders = read_arpa(biased_language_model("Dial 500 now.", ["dial", "five", "hundred", "now"], {}))
+    assert ("five", "hundred", "now") in orders[2] and ("five", "now") not in orders[1]
+    orders = read_arpa(biased_language_model("Dial 500 now.", ["dial", "five", "now"], {}))
+    assert ("dial", "five", "now") in orders[2]
 
 
 def test_general_english_has_probabilities_of_frequent_words():
