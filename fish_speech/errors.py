@@ -12,10 +12,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
 log = logging.getLogger(__name__)
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
+_CONTINUE = "interrupted; run the same command again to continue"
 
 
 class UserError(Exception):
@@ -43,6 +45,7 @@ def disk_full(error: OSError) -> UserError | None:
 
 def run(main: Callable[[], int | None]) -> None:
     """Run `main` and exit with its code. UserError and a full disk give 2 without traceback, Ctrl+C gives 130."""
+    interrupted = _note_interrupt()
     try:
         code = main()
         if sys.stdout is not None:
@@ -51,7 +54,7 @@ def run(main: Callable[[], int | None]) -> None:
         print(error, file=sys.stderr)
         code = WRONG_REQUEST
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to continue", file=sys.stderr)
+        print(_CONTINUE, file=sys.stderr)
         code = INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away, as in `... | head`
         with contextlib.suppress(OSError, ValueError):  # what is left in the buffer goes nowhere
@@ -67,10 +70,29 @@ def run(main: Callable[[], int | None]) -> None:
             raise
         print(full, file=sys.stderr)
         code = WRONG_REQUEST
+    except ImportError:  # Ctrl+C while a compiled module is loaded comes out as this
+        if not interrupted:
+            raise
+        print(_CONTINUE, file=sys.stderr)
+        code = INTERRUPTED
     sys.exit(code or DONE)
+
+
+def _note_interrupt() -> list[int]:
+    """Let Ctrl+C raise KeyboardInterrupt as ever, and be noted in the list that is returned."""
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        signal.default_int_handler(number, frame)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, note)
+    return noted
 
 
 def terminate_like_interrupt() -> None:
     """Let SIGTERM end the program as Ctrl+C does, so that temporary files are removed. Call from a main thread."""
     if hasattr(signal, "SIGTERM"):
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        as_interrupt = signal.getsignal(signal.SIGINT)
+        signal.signal(signal.SIGTERM, as_interrupt if callable(as_interrupt) else signal.default_int_handler)

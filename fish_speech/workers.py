@@ -48,6 +48,10 @@ def run_tasks(function: Callable[[Task], Result], tasks: Iterable[Task], workers
             for future in done:
                 yield future.result()
             running |= {pool.submit(function, task) for task in islice(remaining, len(done))}
+    except (KeyboardInterrupt, GeneratorExit):
+        for process in multiprocessing.active_children():  # a task may take hours: nobody waits for it
+            process.terminate()
+        raise
     except BrokenProcessPool as error:
         raise WorkerLost("a worker process was killed, most likely for want of memory") from error
     finally:

@@ -40,7 +40,7 @@ def read_manifest(folder: Path) -> dict[Key, list[Row]]:
     if not path.exists():
         return {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # splitlines would also split at U+2028 in a name or text
         rows = [blank_row() | json.loads(line) for line in lines if line.strip()]
         if any(row["source"] is None or row["speaker"] is None for row in rows):
             raise ValueError("a row without source")
@@ -149,7 +149,7 @@ class Journal:
             )
         self._file.seek(0)
         text = self._file.read()
-        for line in text.splitlines():
+        for line in text.split("\n"):
             try:
                 entry = json.loads(line)
             except ValueError:  # torn when the run was killed

@@ -10,7 +10,7 @@ _MIN_PER_S = 1.0
 _MIN_SYLLABLES_PER_S = 0.4
 _LETTERS_PER_NUMBER = 5  # digits, %, $: one character of them is a word at most
 _SLOW_FROM_S = 5.0  # one word may be held for long
-_SHORTEST_S = 0.5  # the ends of speech are known to a tenth of a second
+_SHORTEST_S = 0.5  # the ends of speech are known to a tenth of a second: what is shorter is taken for as long
 _SPOKEN_SYMBOLS = frozenset("%‰&@#°№")
 _SYLLABIC = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO")
 
@@ -23,10 +23,9 @@ def characters_per_s(text: str, duration_s: float) -> float:
 
 def implausible_rate(text: str, speech_s: float) -> str | None:
     """Return why `text` cannot be what is spoken in `speech_s` seconds of speech, or None if it can be."""
-    if speech_s < _SHORTEST_S:
-        return None
     letters, syllables, numbers = _count(text)
     said = f"{letters + syllables + numbers} characters in {speech_s:.1f} s of speech"
+    speech_s = max(speech_s, 2 * _SHORTEST_S if speech_s < _SHORTEST_S else 0.0)
     if (letters + numbers) / _MAX_PER_S + syllables / _MAX_SYLLABLES_PER_S > speech_s:
         return f"text too long for the sound: {said}"
     longest_s = (letters + numbers * _LETTERS_PER_NUMBER) / _MIN_PER_S + syllables / _MIN_SYLLABLES_PER_S

@@ -63,6 +63,8 @@ def prepare(options: Options) -> int:
         except WorkerLost as error:
             log.error("failed: %s; run the same command again with fewer --workers to continue", error)
             return FAILED
+        finally:
+            _remove_leftovers(output)  # of workers that were ended, and of a killed run's, which outlive it by a moment
         rows |= _not_fetched(fetched, options.speaker)
         failures = {key: own[0]["left_out"] for key, own in rows.items() if not any(map(_is_used, own))}
         kept_before = {key for key in failures if any(_is_there(output, row) for row in before.get(key, ()))}
@@ -71,7 +73,6 @@ def prepare(options: Options) -> int:
         final = leave_out_duplicates(final, {row["clip"] for own in before.values() for row in own})
         if options.check_speaker:
             final = check_speakers(final, output, options.workers or os.cpu_count() or 1)
-        _remove_leftovers(output)  # once more: workers of a killed run live a moment longer than it
         _remove_stale(output, final, journal.stems)
         summary = write_manifest(output, final, options.as_dict())
         if options.report:
@@ -83,7 +84,7 @@ def prepare(options: Options) -> int:
         reasons = [f"{one_line(Path(source).name)}: {reason}" for (source, _), reason in failures.items()]
         more = f"; and {len(reasons) - 5} more, see manifest.jsonl" if len(reasons) > 5 else ""
         raise UserError(f"none of {len(rows)} recordings can be used", "; ".join(reasons[:5]) + more, FIX)
-    gone = [key for key in before if key not in rows and not os.path.exists(key[0]) and not is_url(key[0])]
+    gone = [key for key in before if key not in rows and not _exists(key[0]) and not is_url(key[0])]
     if gone:
         log.info("%d recordings of earlier runs are no longer there; their clips stay in the set", len(gone))
     _tell_segments(rows.values())
@@ -198,6 +199,14 @@ def _remove_leftovers(output: Path) -> None:
         if path.suffix in (".wav", ".lab") or path.name.endswith((MANIFEST, SUMMARY, REPORT)):
             with contextlib.suppress(OSError):  # Windows: a dying worker may still hold it
                 path.unlink()
+
+
+def _exists(source: str) -> bool:
+    """Whether a recording is there; a name of any bytes may be too long once it is text."""
+    try:
+        return Path(source).exists()
+    except OSError:
+        return False
 
 
 def _is_used(row: Row) -> bool:

@@ -89,7 +89,8 @@ class Transcripts:
     def _candidates(self, recording: Path, failures: list[str]) -> Iterator[Path]:
         beside, stem = self._beside(recording.parent), _normal(recording.stem)
         for suffix in (*_TEXTS, *_SUBTITLES):
-            yield from beside.named.get((stem, suffix), ())
+            # Two names may be one letter in two spellings (NFC, NFD): the recording's own comes first.
+            yield from sorted(beside.named.get((stem, suffix), ()), key=lambda path: path.stem != recording.stem)
         subtitles = [path for suffix in _SUBTITLES for path in beside.in_language.get((stem, suffix), ())]
         yield from self._spoken_language(subtitles, failures)
         yield from beside.named.get((stem, ".json"), ())
