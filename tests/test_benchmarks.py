@@ -20,7 +20,15 @@ def test_tiny_benchmarks_print_a_finite_figure_in_every_row(tmp_path):
     done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
-    for part in ("train 1 x 256", "train 4 x 512", "merge", "codec: extraction", "codec: decoding", "generate", "prepare"):
+    for part in (
+        "train 1 x 256",
+        "train 4 x 512",
+        "merge",
+        "codec: extraction",
+        "codec: decoding",
+        "generate",
+        "prepare",
+    ):
         assert any(row["what"].startswith(part) for row in rows), part
     for row in rows:
         assert row["what"] in done.stdout

@@ -74,7 +74,8 @@ def test_a_voice_detector_that_wants_pkg_resources_is_imported_without_it(tmp_pa
     lines = "import pkg_resources", "version = pkg_resources.get_distribution('numpy').version"
     (tmp_path / "webrtcvad.py").write_text("\n".join(lines), encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "webrtcvad", raising=False)
+    monkeypatch.setitem(sys.modules, "webrtcvad", None)  # notes what is there, so that the stand-in does not stay
+    del sys.modules["webrtcvad"]
     monkeypatch.delitem(sys.modules, "pkg_resources", raising=False)
     import_voice_detector()
     assert sys.modules["webrtcvad"].version == np.__version__
