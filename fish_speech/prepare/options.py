@@ -23,8 +23,9 @@ class Recognition:
     asr: str  # whisper, faster-whisper or pocketsphinx
     whisper_model: str | None = None
     language: str | None = None  # None: as the recogniser hears
-    device: str = "auto"
-    download: bool = False  # fetch the model if it is not here
+    # How to load it changes no clip: these are no part of what a clip is made with (see plan.digest).
+    device: str = field(default="auto", repr=False)
+    download: bool = field(default=False, repr=False)  # fetch the model if it is not here
 
     @property
     def label(self) -> str:

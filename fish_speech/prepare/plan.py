@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -98,8 +98,8 @@ def choose_recognition(options: Options, jobs: Sequence[Job]) -> Recognition | N
     """Say which recogniser hears the recordings that need one; None if none does, or if it is not here and can be missed.
 
     Recordings without text cannot do without: UserError. A long recording with its text needs the times of its words,
-    also without --auto-transcribe; and --auto-transcribe checks the texts that there are. For these, where the
-    recogniser is not here, a line says what is left undone.
+    also without --auto-transcribe; and --auto-transcribe checks the texts that there are. For these, where there is no
+    recogniser, a line says what is left undone. Nothing is loaded or fetched.
     """
     processing = options.processing
     texts = [job.transcript.text for job in jobs if job.transcript.text is not None]
@@ -110,21 +110,42 @@ def choose_recognition(options: Options, jobs: Sequence[Job]) -> Recognition | N
     )
     if not processing.transcribe and not long:
         return None
-    language = options.language or ("en" if not necessary and all(map(is_english, texts)) else None)
     download = necessary or options.whisper_model is not None
+    language = options.language or ("en" if not necessary and all(map(is_english, texts)) else None)
     try:
         asr = choose_asr(options.asr or ("whisper" if download else "auto"), options.whisper_model, language, download)
-        wanted = Recognition(asr, options.whisper_model, language, options.device, download)
-        if asr != "pocketsphinx":
-            wanted.load()  # fetches what is missing before any work, and once
     except UserError as error:
-        if necessary or options.asr:
+        if necessary or options.asr or options.whisper_model:
             raise
-        log.warning("%s\n  so texts are not checked, and long recordings cannot be cut by them", error)
+        _tell_undone(error)
         return None
     if not processing.transcribe:
         log.info("the words of long recordings get their times from %s; --asr chooses another", asr)
-    return wanted
+    spoken = options.language or ("en" if asr == "pocketsphinx" else None)
+    return Recognition(asr, options.whisper_model, spoken, options.device, download)
+
+
+def can_hear(options: Options, tasks: Collection[RecordingTask]) -> bool:
+    """Load the recogniser of `tasks` here, before any work, so that what is missing is fetched once and told early.
+
+    False if it cannot be had and can be missed; else UserError. pocketsphinx, which needs no fetching, is left to the
+    worker processes.
+    """
+    wanted = options.processing.recognition
+    if wanted is None or wanted.asr == "pocketsphinx" or not tasks:
+        return True
+    try:
+        wanted.load()
+    except UserError as error:
+        if options.asr or any(task.transcript.text is None for task in tasks):
+            raise
+        _tell_undone(error)
+        return False
+    return True
+
+
+def _tell_undone(error: UserError) -> None:
+    log.warning("%s\n  so texts are not checked, and long recordings cannot be cut by them", error)
 
 
 _FREQUENT = frozenset(

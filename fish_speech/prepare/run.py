@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import DONE, FAILED, UserError
 from ..files import TEMPORARY_PREFIX, write_text
@@ -23,8 +23,8 @@ from .download import Download, download, is_url
 from .duplicates import leave_out_duplicates
 from .manifest import MANIFEST, SUMMARY, Journal, Key, category, read_manifest, write_manifest
 from .names import one_line, safe_name, text_of
-from .options import Options
-from .plan import SEGMENT, choose_recognition, look_for_done, make_task, plan_stems, read_jobs, stem_of
+from .options import Options, Recognition
+from .plan import SEGMENT, Job, can_hear, choose_recognition, look_for_done, make_task, plan_stems, read_jobs, stem_of
 from .recording import prepare_recording
 from .report import render
 from .sources import Source, find_sources
@@ -33,8 +33,21 @@ from .speaker_check import check_speakers
 log = logging.getLogger(__name__)
 
 REPORT = "report.html"
+FIX = (
+    "give each recording its transcript, as .txt or .lab of the same name beside it, or add --auto-transcribe; "
+    "and check the files"
+)
 _SHOWN = 20  # left-out recordings listed on the terminal; the manifest has them all
 _OWN_SUFFIXES = (".wav", ".lab", ".npy")  # of a clip and its codes
+
+
+class Outcome(NamedTuple):
+    """What a run has come to."""
+
+    rows: dict[Key, list[Row]]  # of this run's recordings
+    failures: dict[Key, str]  # recordings of which nothing is used, with the first reason
+    kept_before: set[Key]  # of these, the ones whose clips of an earlier run stay
+    summary: dict[str, Any]
 
 
 def prepare(options: Options) -> int:
@@ -43,7 +56,27 @@ def prepare(options: Options) -> int:
     Raises UserError if no recording could be used at all.
     """
     started = time.monotonic()
-    output = options.output
+    _check_output(options.output)
+    known = {speaker for _, speaker in read_manifest(options.output)}
+    fetched = fetch(options)
+    local = [text for text in options.inputs if not is_url(text)]
+    sources = find_sources(local, options.output, options.speaker, known, fetched)
+    with Journal(options.output) as journal:
+        before = read_manifest(options.output)  # again, now that no other run can change it
+        _remove_leftovers(options.output)
+        try:
+            options, rows = _convert(options, sources, before, journal)
+        except WorkerLost as error:
+            log.error("failed: %s; run the same command again with fewer --workers to continue", error)
+            return FAILED
+        finally:
+            _remove_leftovers(options.output)  # of workers that were ended, and of a killed run's, which outlive it
+        outcome = _settle(options, before, rows | _not_fetched(fetched, options.speaker), journal)
+    _tell(options.output, before, outcome, time.monotonic() - started)
+    return FAILED if outcome.failures else DONE
+
+
+def _check_output(output: Path) -> None:
     try:
         taken = output.exists() and not output.is_dir()
     except OSError as error:  # a name that is too long, say
@@ -51,36 +84,32 @@ def prepare(options: Options) -> int:
         raise UserError(f"--output {output} cannot be used", reason, "choose another --output") from None
     if taken:
         raise UserError(f"--output {output} is a file", "the data set is a folder", "choose another --output")
-    known = {row["speaker"] for rows in read_manifest(output).values() for row in rows if row["clip"] is not None}
-    fetched = fetch(options)
-    local = [text for text in options.inputs if not is_url(text)]
-    sources = find_sources(local, output, options.speaker, known, fetched)
-    with Journal(output) as journal:
-        before = read_manifest(output)  # again, now that no other run can change it
-        _remove_leftovers(output)
-        try:
-            options, rows = _convert(options, sources, before, journal)
-        except WorkerLost as error:
-            log.error("failed: %s; run the same command again with fewer --workers to continue", error)
-            return FAILED
-        finally:
-            _remove_leftovers(output)  # of workers that were ended, and of a killed run's, which outlive it by a moment
-        rows |= _not_fetched(fetched, options.speaker)
-        failures = {key: own[0]["left_out"] for key, own in rows.items() if not any(map(_is_used, own))}
-        kept_before = {key for key in failures if any(_is_there(output, row) for row in before.get(key, ()))}
-        everything = before | {key: own for key, own in rows.items() if key not in kept_before}
-        final = [_without_lost_clip(output, row) for own in everything.values() for row in own]
-        final = leave_out_duplicates(final, {row["clip"] for own in before.values() for row in own})
-        if options.check_speaker:
-            final = check_speakers(final, output, options.workers or os.cpu_count() or 1)
-        _remove_stale(output, final, journal.stems)
-        summary = write_manifest(output, final, options.as_dict())
-        if options.report:
-            _write_report(output, final, summary)
-        journal.finish()
-    _report(failures, kept_before)
+
+
+def _settle(options: Options, before: dict[Key, list[Row]], rows: dict[Key, list[Row]], journal: Journal) -> Outcome:
+    """Look at all clips together, write down what became of everything, and remove what is no more."""
+    output = options.output
+    failures = {key: own[0]["left_out"] for key, own in rows.items() if not any(map(_is_used, own))}
+    kept_before = {key for key in failures if any(_is_there(output, row) for row in before.get(key, ()))}
+    everything = before | {key: own for key, own in rows.items() if key not in kept_before}
+    final = [_without_lost_clip(output, row) for own in everything.values() for row in own]
+    final = leave_out_duplicates(final, {row["clip"] for own in before.values() for row in own})
+    if options.check_speaker:
+        final = check_speakers(final, output, options.workers or os.cpu_count() or 1)
+    _remove_stale(output, final, journal.stems)
+    summary = write_manifest(output, final, options.as_dict())
+    if options.report:
+        _write_report(output, final, summary)
+    journal.finish()
+    return Outcome(rows, failures, kept_before, summary)
+
+
+def _tell(output: Path, before: dict[Key, list[Row]], outcome: Outcome, seconds: float) -> None:
+    """Say what there is now and what was left out. Raises UserError if nothing of this run can be used."""
+    rows, failures, summary = outcome.rows, outcome.failures, outcome.summary
+    _report(failures, outcome.kept_before)
     made = len(rows) - len(failures)
-    if not made and not kept_before:
+    if not made and not outcome.kept_before:
         reasons = [f"{one_line(Path(source).name)}: {reason}" for (source, _), reason in failures.items()]
         more = f"; and {len(reasons) - 5} more, see manifest.jsonl" if len(reasons) > 5 else ""
         raise UserError(f"none of {len(rows)} recordings can be used", "; ".join(reasons[:5]) + more, FIX)
@@ -91,15 +120,8 @@ def prepare(options: Options) -> int:
     sys.stdout.write(
         f"{one_line(str(output))}: {summary['total_files']} clips, {summary['total_duration_minutes']:.1f} min, "
         f"speakers: {', '.join(summary['speakers'])}; this run: {made} of {len(rows)} "
-        f"recordings, {len(failures)} left out, {time.monotonic() - started:.1f} s\n"
+        f"recordings, {len(failures)} left out, {seconds:.1f} s\n"
     )
-    return FAILED if failures else DONE
-
-
-FIX = (
-    "give each recording its transcript, as .txt or .lab of the same name beside it, or add --auto-transcribe; "
-    "and check the files"
-)
 
 
 def _convert(
@@ -110,17 +132,11 @@ def _convert(
     owned = {key: stem for key, rows in (before | noted).items() if (stem := stem_of(rows))} | journal.stems
     jobs = read_jobs(sources, options, {speaker for _, speaker in before})
     stems = plan_stems(options.output, [job.source for job in jobs], owned)
-    processing = replace(options.processing, recognition=choose_recognition(options, jobs))
-    options = replace(options, processing=processing)
-    rows: dict[Key, list[Row]] = {}
-    tasks: dict[Key, RecordingTask] = {}
-    for job in jobs:
-        task = make_task(job, stems[job.key], options.output, processing)
-        task, done = look_for_done(task, noted.get(job.key, []))
-        if done is None:
-            tasks[job.key] = task
-        else:
-            rows[job.key] = done
+    options = _with_recognition(options, choose_recognition(options, jobs))
+    rows, tasks = _divide(options, jobs, stems, noted)
+    if not can_hear(options, tasks.values()):
+        options = _with_recognition(options, None)
+        rows, tasks = _divide(options, jobs, stems, noted)
     if rows:
         log.info("%d of %d recordings are done already; delete a clip to have it made again", len(rows), len(sources))
     journal.plan(stems, set(tasks))
@@ -134,6 +150,26 @@ def _convert(
         journal.done(key, own)
         rows[key] = own
     return options, rows
+
+
+def _with_recognition(options: Options, recognition: Recognition | None) -> Options:
+    return replace(options, processing=replace(options.processing, recognition=recognition))
+
+
+def _divide(
+    options: Options, jobs: Iterable[Job], stems: dict[Key, str], noted: dict[Key, list[Row]]
+) -> tuple[dict[Key, list[Row]], dict[Key, RecordingTask]]:
+    """Return the rows of recordings that are done, and the tasks of the others."""
+    rows: dict[Key, list[Row]] = {}
+    tasks: dict[Key, RecordingTask] = {}
+    for job in jobs:
+        task = make_task(job, stems[job.key], options.output, options.processing)
+        task, done = look_for_done(task, noted.get(job.key, []))
+        if done is None:
+            tasks[job.key] = task
+        else:
+            rows[job.key] = done
+    return rows, tasks
 
 
 def _run(options: Options, tasks: list[RecordingTask]) -> Iterator[tuple[Key, list[Row]]]:
