@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 # Tiny models: one thread is fastest, and test processes run side by side. Read when torch is imported, here and in the
 # scripts that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Started in the background of a shell, a process ignores Ctrl+C, and so do the programs that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
