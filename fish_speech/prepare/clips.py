@@ -40,6 +40,7 @@ class RecordingTask:
     made_with: str  # digest of all that decides what the clips are
     url: str | None = None  # where the recording came from
     present: frozenset[str] = frozenset()  # clips that are whole already and need not be written again
+    threads: int = 1  # that may work on this recording's clips side by side
 
 
 def clip_name(stem: str, number: int | None = None) -> str:

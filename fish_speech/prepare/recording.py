@@ -6,6 +6,7 @@ This is the work of one process. It reads a recording as a stream two or three t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from .alignment import align
 from .biased_model import expecting
 from .clip_text import clip_text, recognised_text
 from .clips import METER_BLOCK_S, RecordingTask, Row, clip_name, finish_clip, new_row
-from .cutting import cut
+from .cutting import cut, read_ahead
 from .hearing import hear
 from .segments import plan_segments, windows
 from .speech import find_speech
@@ -123,7 +124,7 @@ def _listen(task: RecordingTask) -> tuple[list[Span], float]:
             yield block
 
     with stream_audio(task.source, DETECTOR_RATE, **_limit(task)) as blocks:
-        speech = find_speech(counted(blocks), task.processing.detector)
+        speech = find_speech(counted(read_ahead(blocks) if task.threads > 1 else blocks), task.processing.detector)
     if not samples:
         raise AudioError(task.source, "no samples: the file has a header but no sound")
     return speech, samples / DETECTOR_RATE
@@ -194,13 +195,16 @@ def _recognised(task: RecordingTask, speech: Sequence[Span], duration: float, ex
 
 
 def _cut(task: RecordingTask, found: Sequence[Found], speech: Sequence[Span], duration: float) -> list[Row]:
-    """Write the clips, in one pass through the recording."""
+    """Write the clips, in one pass through the recording; `task.threads` measure and write side by side."""
     rows: list[Row] = []
     kept = [item.span for item in found if item.left_out is None]
     sample_rate = audio_info(task.source).sample_rate
-    loud: list[tuple[float, float]] = []  # duration and loudness of the clips that the meter can measure
+    finished: dict[int, Future[Row]] = {}
     short: list[tuple[int, np.ndarray, list[Span]]] = []  # clips that take the recording's gain: row, samples, speech
-    with stream_audio(task.source, max_duration_s=duration + 1.0) as blocks:
+    with (
+        stream_audio(task.source, max_duration_s=duration + 1.0) as blocks,
+        ThreadPoolExecutor(task.threads) as pool,
+    ):
         sound = cut(blocks, sample_rate, kept)
         number, voiced = 0, _Within(speech)
         for item in found:
@@ -212,14 +216,22 @@ def _cut(task: RecordingTask, found: Sequence[Found], speech: Sequence[Span], du
                 if len(samples) < METER_BLOCK_S * sample_rate:
                     short.append((len(rows), samples, spans))
                 else:
-                    row = finish_clip(task, row, samples, sample_rate, spans)
-                    if row["lufs"] is not None:
-                        loud.append((row["duration_s"], row["lufs"] - row["gain_db"]))
+                    finished[len(rows)] = pool.submit(finish_clip, task, row, samples, sample_rate, spans)
             rows.append(row)
-    level = _mean_level(loud)
+            _collect(finished, 2 * task.threads, rows)
+        _collect(finished, 0, rows)
+    loud = [(row["duration_s"], row["lufs"] - row["gain_db"]) for row in rows if row["lufs"] is not None]
+    level = _mean_level(loud)  # of the clips that the meter can measure
     for index, samples, spans in short:
         rows[index] = finish_clip(task, rows[index], samples, sample_rate, spans, level)
     return rows
+
+
+def _collect(finished: dict[int, Future[Row]], left: int, rows: list[Row]) -> None:
+    """Put the oldest results into `rows` until no more than `left` are under way: few clips are in memory at once."""
+    while len(finished) > left:
+        index = next(iter(finished))
+        rows[index] = finished.pop(index).result()
 
 
 def _mean_level(loud: Sequence[tuple[float, float]]) -> float | None:

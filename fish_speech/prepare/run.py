@@ -183,7 +183,9 @@ def _run(options: Options, tasks: list[RecordingTask]) -> Iterator[tuple[Key, li
         recognition = options.processing.recognition
         neural = recognition is not None and recognition.asr != "pocketsphinx"
         workers = 1 if neural else os.cpu_count() or 1
-    yield from run_tasks(prepare_one, tasks, min(workers, len(tasks)))
+    processes = min(workers, len(tasks))
+    threads = max(1, workers // max(1, processes))  # few long recordings: their clips side by side
+    yield from run_tasks(prepare_one, [replace(task, threads=threads) for task in tasks], processes)
 
 
 def prepare_one(task: RecordingTask) -> tuple[Key, list[Row]]:

@@ -91,6 +91,12 @@ def test_a_clip_is_the_sound_of_its_segment_at_minus_23_lufs(session, tmp_path):
         assert np.sqrt(np.mean(clip**2)) == pytest.approx(np.sqrt(np.mean(louder**2)), rel=0.02)
 
 
+def test_two_cores_on_one_recording_make_the_same_files(session, tmp_path):
+    for workers in (1, 3):
+        assert prepare(Options((str(session),), tmp_path / str(workers), workers=workers)) == DONE
+    assert content(tmp_path / "1") == content(tmp_path / "3")
+
+
 def test_every_second_is_kept_left_out_or_a_pause(session, tmp_path):
     rows = run(session, tmp_path / "out", limits=Limits(target_s=4, min_s=3))
     told = json.loads((tmp_path / "out/dataset_summary.json").read_text(encoding="utf-8"))
