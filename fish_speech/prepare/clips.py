@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..audio import measure_lufs, normalize_loudness, resample, write_wav
-from ..files import write_text
 from ..timeline import Span
+from .corrections import Correction, Row, settle_text
 from .health import measure
 from .names import text_of
 from .options import SAMPLE_RATE, TARGET_LUFS, TRUE_PEAK_DBTP, Processing
@@ -23,8 +23,6 @@ from .transcripts import Transcript
 
 METER_BLOCK_S = 0.4  # the loudness meter needs as much; a shorter clip takes the gain of its recording
 _WAV_HEADER = 44  # bytes before the sound in the files that write_wav makes
-
-Row = dict[str, Any]  # a line of manifest.jsonl
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class RecordingTask:
     made_with: str  # digest of all that decides what the clips are
     url: str | None = None  # where the recording came from
     present: frozenset[str] = frozenset()  # clips that are whole already and need not be written again
+    corrections: Mapping[str, Correction] = field(default_factory=dict)  # texts that a person corrected, by clip
     threads: int = 1  # that may work on this recording's clips side by side
 
 
@@ -57,6 +56,7 @@ def blank_row() -> Row:
         "speaker": None,
         "clip": None,  # path below the output; None: left out
         "text": None,
+        "written": None,  # the text as it was before a person corrected it in the .lab; None: as `text`
         "left_out": None,  # why, as `category: details`
         "duration_s": None,
         "lufs": None,  # integrated loudness of the clip as written
@@ -75,6 +75,7 @@ def blank_row() -> Row:
         "sample_rate": None,  # Hz, of the recording
         "source_s": None,  # seconds of the whole recording
         "source_bytes": None,
+        "source_mtime_ns": None,
         "url": None,
         "fingerprint": None,
         "made_with": None,  # digest of the settings; None: to be tried again
@@ -84,24 +85,26 @@ def blank_row() -> Row:
 def new_row(task: RecordingTask, start_s: float = 0.0, end_s: float | None = None, **known: Any) -> Row:
     """The row of a segment of which is known where it lies, and what `known` says."""
     heard = task.processing.recognition
+    size, modified = state_of(task.source) or (None, None)
     place = {"start_s": round(start_s, 6), "end_s": None if end_s is None else round(end_s, 6)}
     about = {
         "source": text_of(task.source),
         "speaker": task.speaker,
         "transcript": task.transcript.kind or (heard.label if heard is not None and known.get("text") else None),
-        "source_bytes": _file_size(task.source),
+        "source_bytes": size,
+        "source_mtime_ns": modified,
         "url": task.url,
     }
     return blank_row() | about | place | known
 
 
-def _file_size(path: Path) -> int | None:
-    """Bytes of a file; None if it is no file, or lies where nobody may look."""
+def state_of(path: Path) -> tuple[int, int] | None:
+    """Bytes and time of change of a file; None if it is no file, or lies where nobody may look."""
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
 
 def finish_clip(
@@ -139,9 +142,9 @@ def finish_clip(
     if task.processing.dnsmos:
         scores = sound_quality(waveform, SAMPLE_RATE)
         row["dnsmos"] = scores and {name: round(score, 2) for name, score in scores.items()}
+    # The .lab first: once the .wav is there the clip is whole.
+    row = settle_text(task.root, row, task.corrections, task.transcript)
     if row["clip"] not in task.present:
-        # The .lab first: once the .wav is there the clip is whole.
-        write_text((task.root / row["clip"]).with_suffix(".lab"), row["text"])
         write_wav(task.root / row["clip"], waveform, SAMPLE_RATE)
     peak = min(1.0, float(np.abs(waveform).max()))
     return row | {
@@ -151,30 +154,10 @@ def finish_clip(
     }
 
 
-def is_whole(root: Path, row: Row, not_before_ns: int) -> bool:
-    """Whether a row's clip is there, complete, and not older than its source."""
+def is_whole(root: Path, row: Row) -> bool:
+    """Whether a row's clip is there and complete."""
     try:
-        wav = (root / row["clip"]).stat()
+        size = (root / row["clip"]).stat().st_size
     except OSError:
         return False
-    size = _WAV_HEADER + 2 * round(row["duration_s"] * SAMPLE_RATE)
-    return wav.st_size == size and wav.st_mtime_ns >= not_before_ns
-
-
-def with_current_text(root: Path, row: Row, transcript: Transcript) -> Row:
-    """Bring the text of a whole clip up to date: what a person corrected in the .lab stays.
-
-    Of the .lab and the transcript of a recording taken whole the newer counts; a segment's text is in its .lab alone.
-    """
-    lab = (root / row["clip"]).with_suffix(".lab")
-    taken_whole = "__" not in Path(row["clip"]).stem
-    text = transcript.text if taken_whole and transcript.text is not None else row["text"]
-    try:
-        found = lab.read_text(encoding="utf-8")
-        newer = transcript.path is None or lab.stat().st_mtime_ns > transcript.path.stat().st_mtime_ns
-        if found == text or (found.strip() and (newer or not taken_whole)):
-            return row | {"text": found.strip()}
-    except (OSError, UnicodeDecodeError):
-        pass  # missing or spoilt: write it again
-    write_text(lab, text)
-    return row | {"text": text}
+    return size == _WAV_HEADER + 2 * round(row["duration_s"] * SAMPLE_RATE)

@@ -15,10 +15,10 @@ from typing import IO, Any
 
 from .. import files
 from ..errors import UserError, disk_full
-from .clips import Row, blank_row
+from .clips import blank_row
+from .corrections import Key, Row
 
 MANIFEST, SUMMARY, JOURNAL = "manifest.jsonl", "dataset_summary.json", ".prepare-journal.jsonl"
-Key = tuple[str, str]  # source, speaker: a recording may be in a set under two names
 
 
 def key_of(row: Row) -> Key:
@@ -129,6 +129,7 @@ class Journal:
         self.stems: dict[Key, str] = {}  # of the clips that earlier, unfinished runs have planned
         self.rows: dict[Key, list[Row]] = {}  # what they had done
         self.doubtful: set[Key] = set()  # what they were about to make again: the manifest may no longer be true of it
+        self.begun: set[Key] = set()  # what this run and they were about to make
         self._file: IO[str]
 
     def __enter__(self) -> Journal:
@@ -160,6 +161,7 @@ class Journal:
                     if again:
                         self.rows.pop((source, speaker), None)
                         self.doubtful.add((source, speaker))
+                        self.begun.add((source, speaker))
             else:
                 key = entry["source"], entry["speaker"]
                 self.rows[key] = entry["rows"]
@@ -173,6 +175,8 @@ class Journal:
 
     def plan(self, stems: dict[Key, str], to_make: set[Key]) -> None:
         """Note how each recording's clips will be called, and which will be written now, before any is."""
+        self.stems |= stems
+        self.begun |= to_make
         self._append({"plan": [[*key, stem, key in to_make] for key, stem in stems.items()]})
 
     def done(self, key: Key, rows: list[Row]) -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import re
 from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..audio import AudioError, duration_s
 from ..errors import UserError
 from ..recognition import choose_asr
-from .clips import RecordingTask, Row, is_whole, with_current_text
+from .clips import RecordingTask, is_whole, state_of
+from .corrections import Row, find_corrections, lab_of, our_text, settle_text
 from .manifest import Key
 from .names import NameBook, safe_name, text_of
 from .options import Options, Processing, Recognition
+from .rate import characters_per_s
 from .recording import taken_whole
 from .sources import Source, speaker_folders
 from .transcripts import Transcript, Transcripts
@@ -39,23 +43,32 @@ class Job:
         return text_of(self.source.path), self.source.speaker
 
 
-def read_jobs(sources: Iterable[Source], options: Options, known: Iterable[str] = ()) -> list[Job]:
-    """Find the transcript and the duration of each recording, and its speaker if metadata.csv says so."""
+def read_jobs(
+    sources: Iterable[Source], options: Options, known: Iterable[str] = (), noted: Iterable[Row] = ()
+) -> list[Job]:
+    """Find the transcript and the duration of each recording, and its speaker if metadata.csv says so.
+
+    `known` are the speakers of the set; `noted` rows of earlier runs, whose durations hold for unchanged files.
+    """
     transcripts = Transcripts(options.language)
     sources = list(sources)
     found = [transcripts.read(source.path) for source in sources]
     voices = {item.speaker for item in found if item.speaker} if options.speaker is None else set()
     folders = speaker_folders(sorted(voices), {*known, *(source.speaker for source in sources)})
-    jobs = []
-    for source, transcript in zip(sources, found):
-        if transcript.speaker in folders:
-            source = replace(source, speaker=folders[transcript.speaker])
-        try:
-            seconds = duration_s(source.path)
-        except AudioError:
-            seconds = None
-        jobs.append(Job(source, transcript, seconds))
-    return jobs
+    named = [
+        replace(source, speaker=folders[item.speaker]) if item.speaker in folders else source
+        for source, item in zip(sources, found)
+    ]
+    known_s = {(row["source"], row["source_bytes"], row["source_mtime_ns"]): row["source_s"] for row in noted}
+
+    def seconds(source: Source) -> float | None:
+        before = known_s.get((text_of(source.path), *(state_of(source.path) or (None, None))))
+        with contextlib.suppress(AudioError):
+            return before or duration_s(source.path)
+        return None
+
+    with ThreadPoolExecutor(8) as pool:  # ffprobe is a program: it takes its time to start
+        return [Job(*job) for job in zip(named, found, pool.map(seconds, named))]
 
 
 def make_task(job: Job, stem: str, output: Path, processing: Processing) -> RecordingTask:
@@ -65,9 +78,9 @@ def make_task(job: Job, stem: str, output: Path, processing: Processing) -> Reco
     )
     if job.duration_s is None or taken_whole(task, job.duration_s):
         heard = (processing.detector, processing.recognition) if processing.transcribe else None
-        made_with = digest("whole", processing.normalize, processing.dnsmos, heard)
+        made_with = digest("whole", processing.normalize, heard)
     else:
-        made_with = digest(processing, job.transcript.text, job.transcript.pieces)
+        made_with = digest(replace(processing, dnsmos=False), job.transcript.text, job.transcript.pieces)
     return replace(task, made_with=made_with)
 
 
@@ -79,19 +92,41 @@ def digest(*what: object) -> str:
 def look_for_done(task: RecordingTask, rows: list[Row]) -> tuple[RecordingTask, list[Row] | None]:
     """Return the rows of a recording that needs no work; else None, and the task, which knows what is there already.
 
-    Done means made from the source as it is now with the same settings, whole, and newer than the source.
+    Done means made from the source as it is now, with the same settings, and whole. Clips whose .wav and .lab were both
+    deleted, in a folder that is there, stay out.
     """
-    try:
-        source = task.source.stat()
-    except OSError:
+    task = replace(task, corrections=find_corrections(task.root, rows))
+    settings = (task.made_with, *(state_of(task.source) or (None, None)))
+    if not rows or any((row["made_with"], row["source_bytes"], row["source_mtime_ns"]) != settings for row in rows):
         return task, None
-    if not rows or any((row["made_with"], row["source_bytes"]) != (task.made_with, source.st_size) for row in rows):
-        return task, None
+    rows = [_without_deleted(task.root, row) for row in rows]
     kept = [row for row in rows if row["clip"] is not None]
-    whole = [row for row in kept if is_whole(task.root, row, source.st_mtime_ns)]
-    if len(whole) < len(kept):
+    whole = [row for row in kept if is_whole(task.root, row)]
+    scored = not task.processing.dnsmos or all(row["dnsmos"] for row in kept)
+    if len(whole) < len(kept) or not scored:
         return replace(task, present=frozenset(row["clip"] for row in whole)), None
-    return task, [row if row["clip"] is None else with_current_text(task.root, row, task.transcript) for row in rows]
+    return task, [row if row["clip"] is None else _with_current_text(task, row) for row in rows]
+
+
+def _without_deleted(root: Path, row: Row) -> Row:
+    if row["clip"] is None or not (root / row["clip"]).parent.is_dir():
+        return row
+    if (root / row["clip"]).exists() or lab_of(root, row["clip"]).exists():
+        return row
+    return row | {"clip": None, "left_out": "by hand: its .wav and .lab were deleted"}
+
+
+def _with_current_text(task: RecordingTask, row: Row) -> Row:
+    """Bring the text of a whole clip up to date: a recording's text may have changed, or somebody corrected the .lab."""
+    taken_whole = SEGMENT.search(Path(row["clip"]).stem) is None
+    ours = task.transcript.text if taken_whole and task.transcript.text is not None else our_text(row)
+    assert ours is not None
+    if row["written"] is not None or ours != row["text"]:
+        heard = task.processing.recognition
+        kind = task.transcript.kind or (heard.label if heard is not None else None)
+        rate = round(characters_per_s(ours, row["duration_s"]), 2)
+        row = row | {"text": ours, "transcript": kind, "confidence": None, "characters_per_s": rate}
+    return settle_text(task.root, row, task.corrections, task.transcript)
 
 
 def choose_recognition(options: Options, jobs: Sequence[Job]) -> Recognition | None:
@@ -158,6 +193,34 @@ def is_english(text: str) -> bool:
     words = text.lower().split()
     frequent = sum(word in _FREQUENT for word in words)
     return text.isascii() and (frequent > 0.08 * len(words) or len(words) < 12)
+
+
+def adopt_moved(jobs: Iterable[Job], *tables: dict[Key, list[Row]]) -> None:
+    """Let recordings that were moved to another folder keep their rows, and so their clips.
+
+    A recording is the moved one if the old is gone and has the same name, size, time of change and speaker. `tables`
+    are changed in place.
+    """
+    here = {job.key for job in jobs}
+    for table in tables:
+        gone: dict[tuple[str, str, int, int], list[Key]] = {}
+        for key, own in table.items():
+            if key not in here and own[0]["source_bytes"] is not None and not exists(key[0]):
+                name = Path(key[0]).name
+                gone.setdefault((name, key[1], own[0]["source_bytes"], own[0]["source_mtime_ns"]), []).append(key)
+        for job in jobs:
+            like = (Path(job.key[0]).name, job.key[1], *(state_of(job.source.path) or (0, 0)))
+            if job.key not in table and gone.get(like):
+                own = table.pop(gone[like].pop(0))
+                table[job.key] = [row | {"source": job.key[0]} for row in own]
+
+
+def exists(source: str) -> bool:
+    """Whether a recording is there; a name of any bytes may be too long once it is text."""
+    try:
+        return Path(source).exists()
+    except OSError:
+        return False
 
 
 def stem_of(rows: Iterable[Row]) -> str | None:

@@ -19,12 +19,26 @@ from ..files import TEMPORARY_PREFIX, write_text
 from ..log import progress
 from ..workers import WorkerLost, run_tasks
 from .clips import RecordingTask, Row, blank_row
+from .corrections import save_corrections, tell_lost_corrections
 from .download import Download, download, is_url
 from .duplicates import leave_out_duplicates
-from .manifest import MANIFEST, SUMMARY, Journal, Key, category, read_manifest, write_manifest
+from .fingerprint import same_recording
+from .manifest import MANIFEST, SUMMARY, Journal, Key, by_recording, category, read_manifest, write_manifest
 from .names import one_line, safe_name, text_of
 from .options import Options, Recognition
-from .plan import SEGMENT, Job, can_hear, choose_recognition, look_for_done, make_task, plan_stems, read_jobs, stem_of
+from .plan import (
+    SEGMENT,
+    Job,
+    adopt_moved,
+    can_hear,
+    choose_recognition,
+    exists,
+    look_for_done,
+    make_task,
+    plan_stems,
+    read_jobs,
+    stem_of,
+)
 from .recording import prepare_recording
 from .report import render
 from .sources import Source, find_sources
@@ -91,17 +105,26 @@ def _settle(options: Options, before: dict[Key, list[Row]], rows: dict[Key, list
     output = options.output
     failures = {key: own[0]["left_out"] for key, own in rows.items() if not any(map(_is_used, own))}
     kept_before = {key for key in failures if any(_is_there(output, row) for row in before.get(key, ()))}
-    everything = before | {key: own for key, own in rows.items() if key not in kept_before}
+    everything = earlier(before, journal) | {key: own for key, own in rows.items() if key not in kept_before}
     final = [_without_lost_clip(output, row) for own in everything.values() for row in own]
     final = leave_out_duplicates(final, {row["clip"] for own in before.values() for row in own})
     if options.check_speaker:
         final = check_speakers(final, output, options.workers or os.cpu_count() or 1)
-    _remove_stale(output, final, journal.stems)
+    _remove_stale(output, final, before, journal)
     summary = write_manifest(output, final, options.as_dict())
-    if options.report:
+    if options.report or (output / REPORT).exists():  # one that is there must not tell of another set
         _write_report(output, final, summary)
     journal.finish()
-    return Outcome(rows, failures, kept_before, summary)
+    settled = by_recording(final)
+    return Outcome({key: settled[key] for key in rows if key in settled}, failures, kept_before, summary)
+
+
+def earlier(before: dict[Key, list[Row]], journal: Journal) -> dict[Key, list[Row]]:
+    """What earlier runs did, finished or not. Rows of recordings that one was at work on when it was stopped may not be
+    true of the clips any more: the next run that has the recording makes it anew.
+    """
+    unsure = {key: [row | {"made_with": None} for row in own] for key, own in before.items() if key in journal.doubtful}
+    return before | unsure | journal.rows
 
 
 def _tell(output: Path, before: dict[Key, list[Row]], outcome: Outcome, seconds: float) -> None:
@@ -112,8 +135,10 @@ def _tell(output: Path, before: dict[Key, list[Row]], outcome: Outcome, seconds:
     if not made and not outcome.kept_before:
         reasons = [f"{one_line(Path(source).name)}: {reason}" for (source, _), reason in failures.items()]
         more = f"; and {len(reasons) - 5} more, see manifest.jsonl" if len(reasons) > 5 else ""
-        raise UserError(f"none of {len(rows)} recordings can be used", "; ".join(reasons[:5]) + more, FIX)
-    gone = [key for key in before if key not in rows and not _exists(key[0]) and not is_url(key[0])]
+        textless = any("transcript" in reason or reason.startswith("text ") for reason in failures.values())
+        fix = FIX if textless else "see what the reasons say, mend it, and run the same command again"
+        raise UserError(f"none of {len(rows)} recordings can be used", "; ".join(reasons[:5]) + more, fix)
+    gone = [key for key in before if key not in rows and not exists(key[0]) and not is_url(key[0])]
     if gone:
         log.info("%d recordings of earlier runs are no longer there; their clips stay in the set", len(gone))
     _tell_segments(rows.values())
@@ -128,9 +153,12 @@ def _convert(
     options: Options, sources: list[Source], before: dict[Key, list[Row]], journal: Journal
 ) -> tuple[Options, dict[Key, list[Row]]]:
     """Return the rows of every source, making the clips that are not done; and the request with the recogniser chosen."""
-    noted = {key: rows for key, rows in before.items() if key not in journal.doubtful} | journal.rows
-    owned = {key: stem for key, rows in (before | noted).items() if (stem := stem_of(rows))} | journal.stems
-    jobs = read_jobs(sources, options, {speaker for _, speaker in before})
+    noted = earlier(before, journal)
+    rows_before = [row for own in noted.values() for row in own]
+    jobs = read_jobs(sources, options, {speaker for _, speaker in before}, rows_before)
+    adopt_moved(jobs, noted, before)
+    _tell_other_speakers(jobs, noted)
+    owned = {key: stem for key, own in noted.items() if (stem := stem_of(own))} | journal.stems
     stems = plan_stems(options.output, [job.source for job in jobs], owned)
     options = _with_recognition(options, choose_recognition(options, jobs))
     rows, tasks = _divide(options, jobs, stems, noted)
@@ -140,16 +168,40 @@ def _convert(
     if rows:
         log.info("%d of %d recordings are done already; delete a clip to have it made again", len(rows), len(sources))
     journal.plan(stems, set(tasks))
-    journal.stems |= stems
+    corrected = {key: task.corrections for key, task in tasks.items() if task.corrections}
+    save_corrections(options.output, corrected)
+    _make(options, jobs, tasks, rows, journal)
+    again = {key: task for key, task in ((job.key, _again(options, job, stems, rows)) for job in jobs) if task}
+    if again:
+        journal.plan(stems, set(again))
+        _make(options, jobs, again, rows, journal)
+    tell_lost_corrections(options.output, corrected, rows)
+    return options, rows
+
+
+def _make(
+    options: Options, jobs: Iterable[Job], tasks: dict[Key, RecordingTask], rows: dict[Key, list[Row]], journal: Journal
+) -> None:
+    """Do the tasks and note what comes of them."""
     lengths = {job.key: math.ceil(job.duration_s or 0.0) for job in jobs}
     made = _run(options, list(tasks.values()))
-    total = sum(lengths[key] for key in tasks)
     if tasks:
+        total = sum(lengths[key] for key in tasks)
         made = progress(made, "prepare", total=total, unit="s of sound", size=lambda own: lengths[own[0]])
     for key, own in made:
         journal.done(key, own)
         rows[key] = own
-    return options, rows
+
+
+def _again(options: Options, job: Job, stems: dict[Key, str], rows: dict[Key, list[Row]]) -> RecordingTask | None:
+    """The task of a recording that was left out as a duplicate of a clip that is no more, or sounds otherwise now."""
+    sounds = {row["clip"]: row["fingerprint"] for own in rows.values() for row in own if row["clip"] is not None}
+    for row in rows.get(job.key, ()):
+        first = row["duplicate_of"]
+        gone = first is not None and first not in sounds and not (options.output / first).exists()
+        if gone or (first in sounds and not same_recording(sounds[first], row["fingerprint"])):
+            return make_task(job, stems[job.key], options.output, options.processing)
+    return None
 
 
 def _with_recognition(options: Options, recognition: Recognition | None) -> Options:
@@ -193,15 +245,16 @@ def prepare_one(task: RecordingTask) -> tuple[Key, list[Row]]:
     return (text_of(task.source), task.speaker), prepare_recording(task)
 
 
-def _remove_stale(output: Path, rows: Iterable[Row], stems: dict[Key, str]) -> None:
-    """Delete clips under stems of this run's recordings that no row has any more: cut otherwise, or duplicates."""
+def _remove_stale(output: Path, rows: Iterable[Row], before: dict[Key, list[Row]], journal: Journal) -> None:
+    """Delete clips that the tool made and no row has any more: cut otherwise now, duplicates, left by a stopped run."""
     wanted = {row["clip"] for row in rows}
-    for folder in sorted({stem.rpartition("/")[0] for stem in stems.values()}):
-        own = {stem for stem in stems.values() if stem.startswith(f"{folder}/")}
+    listed = {row["clip"] for own in (*before.values(), *journal.rows.values()) for row in own}
+    begun = {journal.stems[key] for key in journal.begun}  # their clips may be in no list
+    for folder in sorted({stem.rpartition("/")[0] for stem in journal.stems.values()}):
         for path in sorted((output / folder).iterdir()) if (output / folder).is_dir() else ():
-            stem = f"{folder}/{path.stem}"
-            ours = SEGMENT.sub("", stem) in own and path.suffix in _OWN_SUFFIXES
-            if ours and f"{stem}.wav" not in wanted:
+            clip = f"{folder}/{path.stem}.wav"
+            ours = clip in listed or SEGMENT.sub("", clip.removesuffix(".wav")) in begun
+            if ours and clip not in wanted and path.suffix in _OWN_SUFFIXES:
                 path.unlink(missing_ok=True)
 
 
@@ -239,12 +292,17 @@ def _remove_leftovers(output: Path) -> None:
                 path.unlink()
 
 
-def _exists(source: str) -> bool:
-    """Whether a recording is there; a name of any bytes may be too long once it is text."""
-    try:
-        return Path(source).exists()
-    except OSError:
-        return False
+def _tell_other_speakers(jobs: Iterable[Job], noted: dict[Key, list[Row]]) -> None:
+    """Warn of recordings that the set has under another speaker's name as well."""
+    others: dict[str, set[str]] = {}
+    for (source, speaker), own in noted.items():
+        if any(row["clip"] is not None for row in own):
+            others.setdefault(source, set()).add(speaker)
+    twice = {name for job in jobs for name in others.get(job.key[0], set()) - {job.key[1]}}
+    if twice:
+        log.warning(
+            "the set has some of these recordings under %s as well; delete what is wrong", ", ".join(sorted(twice))
+        )
 
 
 def _is_used(row: Row) -> bool:
@@ -274,9 +332,9 @@ def _tell_segments(rows: Iterable[list[Row]]) -> None:
     """Say what was left out of recordings that are used."""
     reasons: dict[str, list[float]] = {}
     for own in rows:
-        if any(row["clip"] is not None for row in own):
+        if any(map(_is_used, own)):
             for row in own:
                 if row["clip"] is None:
                     reasons.setdefault(category(row), []).append(row["end_s"] - row["start_s"])
     for reason, seconds in sorted(reasons.items()):
-        log.info("left out of used recordings: %s: %d segments, %.1f s", reason, len(seconds), sum(seconds))
+        log.info("left out: %s: %d segments, %.1f s", reason, len(seconds), sum(seconds))
