@@ -71,7 +71,10 @@ def add_clips(group: argparse._ActionsContainer) -> None:
         help="seconds that clips of long recordings come near to (default: 10)",
     )
     group.add_argument(
-        "--min-segment-len", type=arguments.positive_float, metavar="S", help="no clip is shorter (default: 1)"
+        "--min-segment-len",
+        type=arguments.positive_float,
+        metavar="S",
+        help="no clip that is cut is shorter (default: 1)",
     )
     group.add_argument(
         "--use-silence-detection", action="store_true", help="find pauses by level instead of by silero-vad"
@@ -94,7 +97,7 @@ def add_texts(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--asr",
         choices=("whisper", "faster-whisper", "pocketsphinx"),
-        help="recogniser (default: whisper; pocketsphinx is offline, English, weak)",
+        help="recogniser (default: whisper; to check texts, whisper if it is here, else pocketsphinx)",
     )
     group.add_argument(
         "--whisper-model", metavar="NAME", help=f"{WHISPER_MODELS}, or the path of a model (default: small)"
@@ -157,7 +160,8 @@ def options_of(parser: argparse.ArgumentParser, given: argparse.Namespace):
 
     defaults = Limits()
     try:
-        limits = Limits(given.segment_duration or defaults.target_s, given.min_segment_len or defaults.min_s)
+        least = given.min_segment_len or defaults.min_s
+        limits = Limits(given.segment_duration or max(defaults.target_s, least), least)
         detector: SileroVad | SilenceThreshold = SileroVad()
         if given.use_silence_detection:
             named = {"min_silence_ms": given.min_silence_len, "silence_db": given.silence_thresh}

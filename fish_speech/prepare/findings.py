@@ -82,7 +82,7 @@ KINDS = {
     ),
     "other_voice": Kind(
         "voice unlike the speaker's other clips",
-        "Another person, music, or noise may be in them. Listen, then move the clip to its speaker or delete it.",
+        "Another person, music, or noise may be in them. Listen; delete them, or prepare those again with --speaker.",
     ),
     "duplicate": Kind(
         "the same as another clip", "A sentence that is there twice counts twice. Delete one of the two."

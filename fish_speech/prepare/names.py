@@ -54,14 +54,17 @@ class NameBook:
 
     def __init__(self, taken: Iterable[str] = ()):
         self._taken = {collision_key(name) for name in taken}
+        self._last: dict[str, int] = {}  # number that a name was given, so that many of one name take no longer each
 
     def take(self, name: str) -> str:
         """Return `name`, or `name-2`, `name-3`, ... if it is taken, and remember it as taken."""
-        candidate, number = name, 1
+        number = self._last.get(collision_key(name), 1)
+        candidate = name if number == 1 else f"{name}-{number}"
         while collision_key(candidate) in self._taken:
             number += 1
             candidate = f"{name}-{number}"
         self._taken.add(collision_key(candidate))
+        self._last[collision_key(name)] = number
         return candidate
 
 

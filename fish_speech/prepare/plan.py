@@ -16,6 +16,7 @@ from ..errors import UserError
 from ..recognition import choose_asr
 from .clips import RecordingTask, is_whole, state_of
 from .corrections import Row, find_corrections, lab_of, our_text, settle_text
+from .language import is_english
 from .manifest import Key
 from .names import NameBook, safe_name, text_of
 from .options import Options, Processing, Recognition
@@ -76,7 +77,7 @@ def make_task(job: Job, stem: str, output: Path, processing: Processing) -> Reco
     task = RecordingTask(
         job.source.path, job.source.speaker, output, stem, job.transcript, processing, "", job.source.url
     )
-    if job.duration_s is None or taken_whole(task, job.duration_s):
+    if job.duration_s is None or taken_whole(processing, job.transcript, job.duration_s):
         heard = (processing.detector, processing.recognition) if processing.transcribe else None
         made_with = digest("whole", processing.normalize, heard)
     else:
@@ -137,16 +138,21 @@ def choose_recognition(options: Options, jobs: Sequence[Job]) -> Recognition | N
     recogniser, a line says what is left undone. Nothing is loaded or fetched.
     """
     processing = options.processing
-    texts = [job.transcript.text for job in jobs if job.transcript.text is not None]
-    necessary = processing.transcribe and len(texts) < len(jobs)
-    long = processing.split and any(
-        job.transcript.text and not job.transcript.pieces and (job.duration_s or 0.0) > processing.limits.max_s
+    necessary = processing.transcribe and any(job.transcript.text is None for job in jobs)
+    long = [
+        job.transcript.text
         for job in jobs
-    )
+        if job.transcript.text is not None
+        and not job.transcript.pieces
+        and not taken_whole(processing, job.transcript, job.duration_s or 0.0)
+    ]
     if not processing.transcribe and not long:
+        if options.asr or options.whisper_model:
+            log.warning("--asr and --whisper-model have no effect: no recording needs to be heard")
         return None
     download = necessary or options.whisper_model is not None
-    language = options.language or ("en" if not necessary and all(map(is_english, texts)) else None)
+    texts = [job.transcript.text for job in jobs if job.transcript.text is not None] if processing.transcribe else long
+    language = options.language or ("en" if not necessary and any(map(is_english, texts)) else None)
     try:
         asr = choose_asr(options.asr or ("whisper" if download else "auto"), options.whisper_model, language, download)
     except UserError as error:
@@ -154,8 +160,9 @@ def choose_recognition(options: Options, jobs: Sequence[Job]) -> Recognition | N
             raise
         _tell_undone(error)
         return None
-    if not processing.transcribe:
-        log.info("the words of long recordings get their times from %s; --asr chooses another", asr)
+    if options.asr is None and not necessary:
+        what = "texts are checked by" if processing.transcribe else "the words of long recordings get their times from"
+        log.info("%s %s; --asr chooses another", what, asr)
     spoken = options.language or ("en" if asr == "pocketsphinx" else None)
     return Recognition(asr, options.whisper_model, spoken, options.device, download)
 
@@ -181,18 +188,6 @@ def can_hear(options: Options, tasks: Collection[RecordingTask]) -> bool:
 
 def _tell_undone(error: UserError) -> None:
     log.warning("%s\n  so texts are not checked, and long recordings cannot be cut by them", error)
-
-
-_FREQUENT = frozenset(
-    ["the", "of", "and", "to", "in", "a", "is", "that", "it", "for", "was", "with", "as", "you", "are"]
-)
-
-
-def is_english(text: str) -> bool:
-    """Whether a text is most likely English, by its letters and most frequent words."""
-    words = text.lower().split()
-    frequent = sum(word in _FREQUENT for word in words)
-    return text.isascii() and (frequent > 0.08 * len(words) or len(words) < 12)
 
 
 def adopt_moved(jobs: Iterable[Job], *tables: dict[Key, list[Row]]) -> None:

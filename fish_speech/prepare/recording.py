@@ -20,13 +20,20 @@ from .clip_text import clip_text, recognised_text
 from .clips import METER_BLOCK_S, RecordingTask, Row, clip_name, finish_clip, new_row
 from .cutting import cut, read_ahead
 from .hearing import hear
+from .language import is_english
+from .options import Processing
 from .segments import plan_segments, windows
 from .speech import find_speech
+from .transcripts import Transcript
 
 DETECTOR_RATE = 16000  # Hz; of what finds speech
 # Confidence below which a short recording's text is taken for that of another one, if it has as many words: a recogniser
 # misses short prompts. pocketsphinx on 47 of Allison's clips: the lowest of true texts is 0.45, 80 % of others are below.
 MISMATCH, MISMATCH_WORDS = 0.35, 5
+NO_TIMES = "a recording is cut by the times of its words; add --auto-transcribe to have them recognised"
+
+
+_GOES_ON_S = 0.1  # speech that ends nearer to where reading stopped may go on after it
 
 
 class Found(NamedTuple):
@@ -50,7 +57,7 @@ def prepare_recording(task: RecordingTask) -> list[Row]:
         known = {"sample_rate": info.sample_rate, "source_s": round(info.duration_s, 6)}
         if task.transcript.text is None and not task.processing.transcribe:
             return [new_row(task, 0.0, info.duration_s, left_out=task.transcript.left_out, **known)]
-        make = _whole if taken_whole(task, info.duration_s) else _split
+        make = _whole if taken_whole(task.processing, task.transcript, info.duration_s) else _split
         rows, duration = make(task, info.duration_s)
     except AudioError as error:
         return [new_row(task, 0.0, known.get("source_s"), left_out=error.reason, **known)]
@@ -58,11 +65,11 @@ def prepare_recording(task: RecordingTask) -> list[Row]:
     return [row | known for row in rows]
 
 
-def taken_whole(task: RecordingTask, duration_s: float) -> bool:
+def taken_whole(processing: Processing, transcript: Transcript, duration_s: float) -> bool:
     """Whether a recording is one clip as it is: nothing may be cut, or it is short enough and its text is known."""
-    limit = task.processing.max_duration_s
-    short = task.transcript.text is not None and duration_s <= task.processing.limits.max_s
-    return not task.processing.split or (short and (limit is None or duration_s <= limit))
+    limit = processing.max_duration_s
+    short = transcript.text is not None and duration_s <= processing.limits.max_s
+    return not processing.split or (short and (limit is None or duration_s <= limit))
 
 
 def _whole(task: RecordingTask, declared_s: float) -> tuple[list[Row], float]:
@@ -85,6 +92,9 @@ def _whole(task: RecordingTask, declared_s: float) -> tuple[list[Row], float]:
 def _check(task: RecordingTask, speech: Sequence[Span], duration: float) -> Found:
     """What is said in a recording taken whole: the text it came with, checked, or what is recognised."""
     whole, given = Span(0.0, duration), task.transcript.text
+    wanted = task.processing.recognition
+    if given is not None and wanted is not None and wanted.asr == "pocketsphinx" and not is_english(given):
+        return Found(whole, given)  # nobody here can check it
     if not speech:
         return Found(whole, given, left_out=f"no speech: {duration:.1f} s without any")
     said = _recognised(task, speech, duration)
@@ -104,6 +114,7 @@ def _split(task: RecordingTask, declared_s: float) -> tuple[list[Row], float]:
     rows, total = [], duration
     if limit is not None and declared_s > limit + 0.1:
         total = declared_s
+        speech, duration = _ending_in_a_pause(speech, duration, task.transcript.pieces)
         rows = [new_row(task, duration, declared_s, left_out=f"beyond --max-duration: after {limit / 60:g} min")]
     if speech:
         found = _find_segments(task, speech, duration)
@@ -111,6 +122,20 @@ def _split(task: RecordingTask, declared_s: float) -> tuple[list[Row], float]:
     else:
         rows = [new_row(task, 0.0, duration, left_out=f"no speech: {duration:.1f} s without any"), *rows]
     return rows, total
+
+
+def _ending_in_a_pause(speech: list[Span], duration: float, pieces: Sequence[Piece]) -> tuple[list[Span], float]:
+    """Let what is used of a recording end before the speech that goes on beyond its end, and before a subtitle that does."""
+    end = duration
+    while speech and (
+        speech[-1].end_s > duration - _GOES_ON_S
+        or any(piece.start_s < end - _GOES_ON_S and piece.end_s > end + _GOES_ON_S for piece in pieces)
+    ):
+        last = speech[-1]
+        speech = speech[:-1]
+        end = (speech[-1].end_s + last.start_s) / 2 if speech else last.start_s
+        duration = end
+    return speech, end
 
 
 def _listen(task: RecordingTask) -> tuple[list[Span], float]:
@@ -173,10 +198,11 @@ def _recognised(task: RecordingTask, speech: Sequence[Span], duration: float, ex
     """
     wanted = task.processing.recognition
     if wanted is None:
-        least = f"a recording of more than {task.processing.limits.max_s:g} s is cut by the times of its words"
-        raise AudioError(task.source, f"text without times: {least}; add --auto-transcribe")
-    stretches = windows(speech, duration, max_silence_s=2.0)
+        raise AudioError(task.source, f"text without times: {NO_TIMES}")
     given = task.transcript.text
+    if given is not None and wanted.asr == "pocketsphinx" and not is_english(given):
+        raise AudioError(task.source, f"text without times: pocketsphinx hears English only, and it is not; {NO_TIMES}")
+    stretches = windows(speech, duration, max_silence_s=2.0)
     recognizer = wanted.load() if given is None or not expect else expecting(given, wanted)
     heard, language = hear(task.source, stretches, recognizer, task.root, wanted.language)
     if given is not None:  # the text says what is to be believed

@@ -157,7 +157,9 @@ def _findings(findings: Sequence[Finding]) -> str:
     if not findings:
         return "<p>Nothing stands out. Listen to a few clips below all the same.</p>"
     items = "".join(f'<li><b dir="auto">{text(f.title)}</b><span>{text(f.advice)}</span></li>' for f in findings)
-    note = "Deleting a clip means its .wav and its .lab; prepare_dataset.py makes a deleted clip again if you run it again."
+    note = (
+        "Delete a clip's .wav and its .lab, and it stays out; delete the .wav alone, and the next run makes it again."
+    )
     return f'<ul class="findings">{items}</ul><p class="soft">{note}</p>'
 
 

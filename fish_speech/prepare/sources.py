@@ -11,9 +11,12 @@ from pathlib import Path
 from ..audio import AudioError, find_audio
 from ..errors import UserError
 from .download import Download
+from .metadata_csv import METADATA
 from .names import NameBook, collision_key, one_line, safe_name
 
 log = logging.getLogger(__name__)
+
+_SOUND_FOLDERS = ("wavs", "wav", "audio", "clips")  # beside metadata.csv, as LJSpeech has it
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,14 @@ def _recordings(text: str, output: Path) -> list[tuple[Path, str]]:
     for recording in found:
         if target in _real(recording).parents:
             raise ValueError(f"{shown}: a link in it leads into the output folder: {one_line(str(recording))}")
-    return [(file, parts[0] if len(parts := file.relative_to(path).parts) > 1 else path.name) for file in found]
+    return [(file, _voice(file, path)) for file in found]
+
+
+def _voice(file: Path, folder: Path) -> str:
+    """Whose voice a file below `folder` is, by the folders: the first one's; not `wavs` beside a metadata.csv."""
+    first = file.relative_to(folder).parts[0]
+    listed = first.lower() in _SOUND_FOLDERS and (folder / METADATA).is_file()
+    return folder.name if first == file.name or listed else first
 
 
 def _real(path: Path) -> Path:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from fish_speech.errors import UserError
+from fish_speech.prepare.language import is_english
 from fish_speech.prepare.options import Options, Processing, Recognition
-from fish_speech.prepare.plan import Job, can_hear, choose_recognition, digest, is_english, make_task
+from fish_speech.prepare.plan import Job, can_hear, choose_recognition, digest, make_task
 from fish_speech.prepare.sources import Source
 from fish_speech.prepare.transcripts import Transcript
 
@@ -44,6 +45,17 @@ def test_a_long_recording_with_its_text_takes_what_is_here():
     pytest.importorskip("pocketsphinx")
     wanted = choose_recognition(options(), [job(GIVEN, 90.0)])
     assert wanted == Recognition("pocketsphinx", None, "en") and not wanted.download
+
+
+def test_one_short_text_in_another_language_changes_nothing_for_the_long_ones():
+    german = replace(GIVEN, text="Das ist der Text der Aufnahme, und gelesen hat ihn ein Mensch, der das gut kann.")
+    wanted = choose_recognition(options(), [job(GIVEN, 90.0), job(german, 5.0, "b")])
+    assert wanted is not None and wanted.asr == "pocketsphinx"
+
+
+def test_a_recogniser_that_nobody_needs_is_told(caplog):
+    assert choose_recognition(options(asr="pocketsphinx"), [job(GIVEN)]) is None
+    assert "have no effect" in caplog.text
 
 
 def test_a_text_in_a_language_that_nothing_here_hears_is_told(caplog):

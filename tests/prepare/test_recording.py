@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from fish_speech.audio import measure_lufs, read_audio, true_peak
-from fish_speech.errors import DONE, FAILED
+from fish_speech.errors import DONE, FAILED, UserError
 from fish_speech.prepare.clips import RecordingTask, finish_clip, new_row
 from fish_speech.prepare.options import Options, Processing
 from fish_speech.prepare.run import prepare
@@ -113,7 +113,23 @@ def test_hours_are_read_as_blocks_and_only_as_far_as_max_duration(session, tmp_p
     rows = run(session, tmp_path / "out", max_duration_s=30.0)
     beyond = [row for row in rows if row["clip"] is None]
     assert [row["left_out"] for row in beyond] == ["beyond --max-duration: after 0.5 min"]
-    assert beyond[0]["start_s"] == pytest.approx(30, abs=1e-3) and all(row["end_s"] <= 30.01 for row in rows[:-1])
+    assert 20 < beyond[0]["start_s"] <= 30 and all(row["end_s"] <= beyond[0]["start_s"] + 1e-6 for row in rows[:-1])
+
+
+@pytest.mark.parametrize("inside", [0, 3, 6])
+def test_a_limit_that_falls_into_speech_ends_before_that_speech(session, known, tmp_path, inside):
+    clip = known.clips[inside]
+    limit = (clip.start_s + clip.end_s) / 2
+    code = FAILED if inside == 0 else DONE
+    try:
+        rows = run(session, tmp_path / "out", code, limits=Limits(min_s=0.5), max_duration_s=limit)
+    except UserError:
+        assert inside == 0  # nothing is left to use
+        return
+    kept = [row for row in rows if row["clip"]]
+    assert kept[-1]["end_s"] <= clip.start_s
+    assert " ".join(row["text"] for row in kept) == " ".join(before.text for before in known.clips[:inside])
+    assert rows[-1]["left_out"].startswith("beyond --max-duration") and rows[-1]["start_s"] < clip.start_s + 0.01
 
 
 def test_without_splitting_a_recording_is_one_clip(session, known, tmp_path):

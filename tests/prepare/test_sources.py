@@ -74,3 +74,14 @@ def test_every_wrong_input_is_named_at_once(recordings, tmp_path):
 def test_a_speaker_that_names_nothing_is_refused(recordings, tmp_path, speaker):
     with pytest.raises(UserError, match="cannot name a folder"):
         find_sources([str(recordings)], tmp_path / "out", speaker)
+
+
+def test_a_folder_with_metadata_and_wavs_is_the_speaker(tmp_path):
+    for name in ("anna", "bert"):
+        (tmp_path / "sets" / name / "wavs").mkdir(parents=True)
+        (tmp_path / "sets" / name / "wavs" / "x.wav").touch()
+        (tmp_path / "sets" / name / "metadata.csv").write_text("x|Words.", encoding="utf-8")
+    found = find_sources([str(tmp_path / "sets" / name) for name in ("anna", "bert")], tmp_path / "out", None)
+    assert [source.speaker for source in found] == ["anna", "bert"]
+    found = find_sources([str(tmp_path / "sets")], tmp_path / "out", None)
+    assert [source.speaker for source in found] == ["anna", "bert"]
