@@ -51,9 +51,8 @@ def test_max_duration_uses_the_first_minutes_and_accounts_for_the_rest(own_talk)
     rows = check_set(own_talk / "out", [own_talk / "in/talk0.wav"])
     kept = [row for row in rows if row["clip"] is not None]
     assert kept and kept[-1]["end_s"] <= 30.0
-    assert rows[-1]["left_out"].startswith("beyond --max-duration") and rows[-1]["start_s"] == pytest.approx(
-        30, abs=0.01
-    )
+    assert rows[-1]["left_out"].startswith("beyond --max-duration")
+    assert kept[-1]["end_s"] <= rows[-1]["start_s"] <= 30.0  # in the last pause before
     assert rows[-1]["end_s"] == pytest.approx(soundfile.info(own_talk / "in/talk0.wav").duration, abs=0.01)
 
 
