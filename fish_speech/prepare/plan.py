@@ -90,17 +90,19 @@ def digest(*what: object) -> str:
     return hashlib.sha256(repr(what).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
-def look_for_done(task: RecordingTask, rows: list[Row]) -> tuple[RecordingTask, list[Row] | None]:
+def look_for_done(
+    task: RecordingTask, rows: list[Row], finished: bool = True
+) -> tuple[RecordingTask, list[Row] | None]:
     """Return the rows of a recording that needs no work; else None, and the task, which knows what is there already.
 
-    Done means made from the source as it is now, with the same settings, and whole. Clips whose .wav and .lab were both
-    deleted, in a folder that is there, stay out.
+    Done means made from the source as it is now, with the same settings, and whole. Clips of a `finished` run whose .wav
+    and .lab were both deleted, in a folder that is there, stay out; a stopped run may itself have deleted duplicates.
     """
     task = replace(task, corrections=find_corrections(task.root, rows))
     settings = (task.made_with, *(state_of(task.source) or (None, None)))
     if not rows or any((row["made_with"], row["source_bytes"], row["source_mtime_ns"]) != settings for row in rows):
         return task, None
-    rows = [_without_deleted(task.root, row) for row in rows]
+    rows = [_without_deleted(task.root, row) for row in rows] if finished else rows
     kept = [row for row in rows if row["clip"] is not None]
     whole = [row for row in kept if is_whole(task.root, row)]
     scored = not task.processing.dnsmos or all(row["dnsmos"] for row in kept)

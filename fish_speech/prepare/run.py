@@ -110,8 +110,8 @@ def _settle(options: Options, before: dict[Key, list[Row]], rows: dict[Key, list
     final = leave_out_duplicates(final, {row["clip"] for own in before.values() for row in own})
     if options.check_speaker:
         final = check_speakers(final, output, options.workers or os.cpu_count() or 1)
-    _remove_stale(output, final, before, journal)
     summary = write_manifest(output, final, options.as_dict())
+    _remove_stale(output, final, before, journal)
     if options.report or (output / REPORT).exists():  # one that is there must not tell of another set
         _write_report(output, final, summary)
     journal.finish()
@@ -161,10 +161,10 @@ def _convert(
     owned = {key: stem for key, own in noted.items() if (stem := stem_of(own))} | journal.stems
     stems = plan_stems(options.output, [job.source for job in jobs], owned)
     options = _with_recognition(options, choose_recognition(options, jobs))
-    rows, tasks = _divide(options, jobs, stems, noted)
+    rows, tasks = _divide(options, jobs, stems, noted, journal)
     if not can_hear(options, tasks.values()):
         options = _with_recognition(options, None)
-        rows, tasks = _divide(options, jobs, stems, noted)
+        rows, tasks = _divide(options, jobs, stems, noted, journal)
     if rows:
         log.info("%d of %d recordings are done already; delete a clip to have it made again", len(rows), len(sources))
     journal.plan(stems, set(tasks))
@@ -209,14 +209,14 @@ def _with_recognition(options: Options, recognition: Recognition | None) -> Opti
 
 
 def _divide(
-    options: Options, jobs: Iterable[Job], stems: dict[Key, str], noted: dict[Key, list[Row]]
+    options: Options, jobs: Iterable[Job], stems: dict[Key, str], noted: dict[Key, list[Row]], journal: Journal
 ) -> tuple[dict[Key, list[Row]], dict[Key, RecordingTask]]:
     """Return the rows of recordings that are done, and the tasks of the others."""
     rows: dict[Key, list[Row]] = {}
     tasks: dict[Key, RecordingTask] = {}
     for job in jobs:
         task = make_task(job, stems[job.key], options.output, options.processing)
-        task, done = look_for_done(task, noted.get(job.key, []))
+        task, done = look_for_done(task, noted.get(job.key, []), job.key not in journal.rows)
         if done is None:
             tasks[job.key] = task
         else:

@@ -231,3 +231,26 @@ def test_a_report_that_is_there_follows_the_set(recordings, tmp_path):
     lab(tmp_path / "out", "anna/auth-incorrect.wav").write_text("Corrected for the page.", encoding="utf-8")
     prepare(Options((str(recordings / "anna"),), tmp_path / "out"))
     assert before != (tmp_path / "out/report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("moment", ["write_manifest", "_remove_stale", "finish"])
+def test_stopped_while_duplicates_are_removed_the_next_run_gives_the_same(recordings, tmp_path, monkeypatch, moment):
+    folder = recordings / "anna"
+    for suffix in (".flac", ".txt"):
+        shutil.copy2((folder / "agent-alreadyon").with_suffix(suffix), (folder / "b-copy").with_suffix(suffix))
+    make(recordings, tmp_path / "whole")
+
+    def work_and_stop(*arguments, work=getattr(running, moment, running.Journal.finish)):
+        if moment != "finish":
+            work(*arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running.Journal if moment == "finish" else running, moment, work_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        make(recordings, tmp_path / "out")
+    monkeypatch.undo()
+    make(recordings, tmp_path / "out")
+    assert manifest(tmp_path / "out") == manifest(tmp_path / "whole")
+    assert sorted(p.name for p in (tmp_path / "out/anna").iterdir()) == sorted(
+        p.name for p in (tmp_path / "whole/anna").iterdir()
+    )
