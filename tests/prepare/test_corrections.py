@@ -163,6 +163,16 @@ def test_moved_recordings_keep_their_clips_also_with_other_settings(recordings, 
     assert len(list((tmp_path / "out").rglob("*.wav"))) == len(rows)
 
 
+@pytest.fixture()
+def other(tmp_path) -> Path:
+    """other/ben: a recording of somebody else."""
+    folder = tmp_path / "other" / "ben"
+    folder.mkdir(parents=True)
+    for suffix in (".flac", ".txt"):
+        shutil.copy2((REPO / "samples/allison/vm-dialout").with_suffix(suffix), folder)
+    return tmp_path / "other"
+
+
 def stop_after(monkeypatch, count: int) -> None:
     """Let the next run be stopped while it works on its recording number `count`."""
     calls = iter(range(99))
@@ -176,35 +186,27 @@ def stop_after(monkeypatch, count: int) -> None:
     monkeypatch.setattr(running, "prepare_one", work)
 
 
-def test_what_a_stopped_run_did_is_kept_when_the_next_has_another_input(recordings, tmp_path, monkeypatch):
-    other = tmp_path / "other" / "ben"
-    other.mkdir(parents=True)
-    for suffix in (".flac", ".txt"):
-        shutil.copy2((REPO / "samples/allison/vm-dialout").with_suffix(suffix), other)
+def test_what_a_stopped_run_did_is_kept_when_the_next_has_another_input(recordings, other, tmp_path, monkeypatch):
     stop_after(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         make(recordings, tmp_path / "out")
     monkeypatch.undo()
-    rows = make(tmp_path / "other", tmp_path / "out")
+    rows = make(other, tmp_path / "out")
     assert len(rows) == 3  # two of anna's that were noted, and ben's; what was not noted is removed
     assert len(list((tmp_path / "out").rglob("*.wav"))) == 3
     assert len(make(recordings, tmp_path / "out")) > 5
 
 
 def test_clips_of_a_stopped_run_with_other_settings_are_made_anew_even_after_a_run_in_between(
-    recordings, tmp_path, monkeypatch
+    recordings, other, tmp_path, monkeypatch
 ):
     make(recordings, tmp_path / "out")
     whole = {path.name: path.read_bytes() for path in (tmp_path / "out/anna").glob("*.wav")}
-    other = tmp_path / "other" / "ben"
-    other.mkdir(parents=True)
-    for suffix in (".flac", ".txt"):
-        shutil.copy2((REPO / "samples/allison/vm-dialout").with_suffix(suffix), other)
     stop_after(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         make(recordings, tmp_path / "out", normalize=False)
     monkeypatch.undo()
-    make(tmp_path / "other", tmp_path / "out")
+    make(other, tmp_path / "out")
     make(recordings, tmp_path / "out")
     assert {path.name: path.read_bytes() for path in (tmp_path / "out/anna").glob("*.wav")} == whole
 
