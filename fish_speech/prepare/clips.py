@@ -13,12 +13,13 @@ import numpy as np
 
 from ..audio import measure_lufs, normalize_loudness, resample, write_wav
 from ..timeline import Span
-from .corrections import Correction, Row, settle_text
+from .corrections import Correction, settle_text
 from .health import measure
 from .names import text_of
 from .options import SAMPLE_RATE, TARGET_LUFS, TRUE_PEAK_DBTP, Processing
 from .outliers import sound_quality
 from .rate import characters_per_s, implausible_rate
+from .rows import Row, blank_row
 from .transcripts import Transcript
 
 METER_BLOCK_S = 0.4  # the loudness meter needs as much; a shorter clip takes the gain of its recording
@@ -45,41 +46,6 @@ class RecordingTask:
 def clip_name(stem: str, number: int | None = None) -> str:
     """The clip of a whole recording, or its `number`th segment. No other recording's stem has two underscores in a row."""
     return f"{stem}.wav" if number is None else f"{stem}__{number:04d}.wav"
-
-
-def blank_row() -> Row:
-    """A row in which nothing is known. Its keys are those of the manifest, in order."""
-    return {
-        "source": None,  # absolute path of the recording, or the address that could not be fetched
-        "start_s": 0.0,  # of the segment in the recording
-        "end_s": None,  # None: the recording cannot be read
-        "speaker": None,
-        "clip": None,  # path below the output; None: left out
-        "text": None,
-        "written": None,  # the text as it was before a person corrected it in the .lab; None: as `text`
-        "left_out": None,  # why, as `category: details`
-        "duration_s": None,
-        "lufs": None,  # integrated loudness of the clip as written
-        "peak_dbfs": None,
-        "gain_db": None,  # by which it was made louder
-        "clipped_share": None,
-        "snr_db": None,
-        "bandwidth_hz": None,
-        "characters_per_s": None,
-        "transcript": None,  # where the text comes from
-        "confidence": None,  # 0-1, None: nobody has checked the text
-        "duplicate_of": None,
-        "speaker_similarity": None,
-        "speaker_outlier": None,
-        "dnsmos": None,
-        "sample_rate": None,  # Hz, of the recording
-        "source_s": None,  # seconds of the whole recording
-        "source_bytes": None,
-        "source_mtime_ns": None,
-        "url": None,
-        "fingerprint": None,
-        "made_with": None,  # digest of the settings; None: to be tried again
-    }
 
 
 def new_row(task: RecordingTask, start_s: float = 0.0, end_s: float | None = None, **known: Any) -> Row:

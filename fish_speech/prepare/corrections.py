@@ -6,18 +6,17 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..files import write_text
 from .rate import characters_per_s
+from .rows import Key, Row
 
 if TYPE_CHECKING:
     from .transcripts import Transcript
 
 log = logging.getLogger(__name__)
 
-Row = dict[str, Any]  # a line of manifest.jsonl
-Key = tuple[str, str]  # source, speaker: a recording may be in a set under two names
 
 LOST = "lost-corrections.jsonl"
 _BACKUP = ".corrections.jsonl"

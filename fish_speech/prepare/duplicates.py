@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from .clips import Row
 from .fingerprint import find_duplicates
+from .rows import Row
 
 
 def leave_out_duplicates(rows: Iterable[Row], older: Collection[str | None] = ()) -> list[Row]:

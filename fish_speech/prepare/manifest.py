@@ -15,8 +15,7 @@ from typing import IO, Any
 
 from .. import files
 from ..errors import UserError, disk_full
-from .clips import blank_row
-from .corrections import Key, Row
+from .rows import Key, Row, blank_row
 
 MANIFEST, SUMMARY, JOURNAL = "manifest.jsonl", "dataset_summary.json", ".prepare-journal.jsonl"
 

@@ -15,13 +15,13 @@ from ..audio import AudioError, duration_s
 from ..errors import UserError
 from ..recognition import choose_asr
 from .clips import RecordingTask, is_whole, state_of
-from .corrections import Row, find_corrections, lab_of, our_text, settle_text
+from .corrections import find_corrections, lab_of, our_text, settle_text
 from .language import is_english
-from .manifest import Key
 from .names import NameBook, safe_name, text_of
 from .options import Options, Processing, Recognition
 from .rate import characters_per_s
 from .recording import taken_whole
+from .rows import Key, Row
 from .sources import Source, speaker_folders
 from .transcripts import Transcript, Transcripts
 

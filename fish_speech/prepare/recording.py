@@ -11,17 +11,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..audio import MAX_CLIP_S, AudioError, audio_info, read_audio, stream_audio
+from ..audio import MAX_CLIP_S, AudioError, AudioInfo, audio_info, read_audio, stream_audio
 from ..recognition import join_words, suspicious
 from ..timeline import Piece, Span
 from .alignment import align
 from .biased_model import expecting
 from .clip_text import clip_text, recognised_text
-from .clips import METER_BLOCK_S, RecordingTask, Row, clip_name, finish_clip, new_row
+from .clips import METER_BLOCK_S, RecordingTask, clip_name, finish_clip, new_row
 from .cutting import cut, read_ahead
 from .hearing import hear
 from .language import is_english
 from .options import Processing
+from .rows import Row
 from .segments import plan_segments, windows
 from .speech import find_speech
 from .transcripts import Transcript
@@ -58,7 +59,7 @@ def prepare_recording(task: RecordingTask) -> list[Row]:
         if task.transcript.text is None and not task.processing.transcribe:
             return [new_row(task, 0.0, info.duration_s, left_out=task.transcript.left_out, **known)]
         make = _whole if taken_whole(task.processing, task.transcript, info.duration_s) else _split
-        rows, duration = make(task, info.duration_s)
+        rows, duration = make(task, info)
     except AudioError as error:
         return [new_row(task, 0.0, known.get("source_s"), left_out=error.reason, **known)]
     known |= {"source_s": round(duration, 6), "made_with": task.made_with}
@@ -72,11 +73,11 @@ def taken_whole(processing: Processing, transcript: Transcript, duration_s: floa
     return not processing.split or (short and (limit is None or duration_s <= limit))
 
 
-def _whole(task: RecordingTask, declared_s: float) -> tuple[list[Row], float]:
+def _whole(task: RecordingTask, info: AudioInfo) -> tuple[list[Row], float]:
     limit = task.processing.max_duration_s
-    if limit is not None and declared_s > limit:
-        reason = f"longer than --max-duration: {declared_s:.1f} s, and --no-split forbids to cut it"
-        return [new_row(task, 0.0, declared_s, left_out=reason)], declared_s
+    if limit is not None and info.duration_s > limit:
+        reason = f"longer than --max-duration: {info.duration_s:.1f} s, and --no-split forbids to cut it"
+        return [new_row(task, 0.0, info.duration_s, left_out=reason)], info.duration_s
     waveform, sample_rate = read_audio(task.source, max_duration_s=MAX_CLIP_S)
     duration = len(waveform) / sample_rate  # a header may be wrong
     found, speech = Found(Span(0.0, duration), task.transcript.text), None
@@ -108,17 +109,17 @@ def _check(task: RecordingTask, speech: Sequence[Span], duration: float) -> Foun
     return Found(whole, given, confidence)
 
 
-def _split(task: RecordingTask, declared_s: float) -> tuple[list[Row], float]:
+def _split(task: RecordingTask, info: AudioInfo) -> tuple[list[Row], float]:
     limit = task.processing.max_duration_s
     speech, duration = _listen(task)
     rows, total = [], duration
-    if limit is not None and declared_s > limit + 0.1:
-        total = declared_s
+    if limit is not None and info.duration_s > limit + 0.1:
+        total = info.duration_s
         speech, duration = _ending_in_a_pause(speech, duration, task.transcript.pieces)
-        rows = [new_row(task, duration, declared_s, left_out=f"beyond --max-duration: after {limit / 60:g} min")]
+        rows = [new_row(task, duration, total, left_out=f"beyond --max-duration: after {limit / 60:g} min")]
     if speech:
         found = _find_segments(task, speech, duration)
-        rows = [*_cut(task, found, speech, duration), *rows]
+        rows = [*_cut(task, found, speech, duration, info.sample_rate), *rows]
     else:
         rows = [new_row(task, 0.0, duration, left_out=f"no speech: {duration:.1f} s without any"), *rows]
     return rows, total
@@ -220,11 +221,12 @@ def _recognised(task: RecordingTask, speech: Sequence[Span], duration: float, ex
     return _Said(trusted, (), doubts, True)
 
 
-def _cut(task: RecordingTask, found: Sequence[Found], speech: Sequence[Span], duration: float) -> list[Row]:
+def _cut(
+    task: RecordingTask, found: Sequence[Found], speech: Sequence[Span], duration: float, sample_rate: int
+) -> list[Row]:
     """Write the clips, in one pass through the recording; `task.threads` measure and write side by side."""
     rows: list[Row] = []
     kept = [item.span for item in found if item.left_out is None]
-    sample_rate = audio_info(task.source).sample_rate
     finished: dict[int, Future[Row]] = {}
     short: list[tuple[int, np.ndarray, list[Span]]] = []  # clips that take the recording's gain: row, samples, speech
     with (

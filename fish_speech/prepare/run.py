@@ -18,12 +18,12 @@ from ..errors import DONE, FAILED, UserError
 from ..files import TEMPORARY_PREFIX, write_text
 from ..log import progress
 from ..workers import WorkerLost, run_tasks
-from .clips import RecordingTask, Row, blank_row
+from .clips import RecordingTask
 from .corrections import save_corrections, tell_lost_corrections
 from .download import Download, download, is_url
 from .duplicates import leave_out_duplicates
 from .fingerprint import same_recording
-from .manifest import MANIFEST, SUMMARY, Journal, Key, by_recording, category, read_manifest, write_manifest
+from .manifest import MANIFEST, SUMMARY, Journal, by_recording, category, read_manifest, write_manifest
 from .names import one_line, safe_name, text_of
 from .options import Options, Recognition
 from .plan import (
@@ -41,6 +41,7 @@ from .plan import (
 )
 from .recording import prepare_recording
 from .report import render
+from .rows import Key, Row, blank_row
 from .sources import Source, find_sources
 from .speaker_check import check_speakers
 
@@ -171,7 +172,10 @@ def _convert(
     corrected = {key: task.corrections for key, task in tasks.items() if task.corrections}
     save_corrections(options.output, corrected)
     _make(options, jobs, tasks, rows, journal)
-    again = {key: task for key, task in ((job.key, _again(options, job, stems, rows)) for job in jobs) if task}
+    again = {
+        job.key: make_task(job, stems[job.key], options.output, options.processing)
+        for job in _not_duplicates(options.output, jobs, rows)
+    }
     if again:
         journal.plan(stems, set(again))
         _make(options, jobs, again, rows, journal)
@@ -193,15 +197,16 @@ def _make(
         rows[key] = own
 
 
-def _again(options: Options, job: Job, stems: dict[Key, str], rows: dict[Key, list[Row]]) -> RecordingTask | None:
-    """The task of a recording that was left out as a duplicate of a clip that is no more, or sounds otherwise now."""
+def _not_duplicates(output: Path, jobs: Iterable[Job], rows: dict[Key, list[Row]]) -> Iterator[Job]:
+    """Recordings that were left out as duplicates of clips that are no more, or sound otherwise now."""
     sounds = {row["clip"]: row["fingerprint"] for own in rows.values() for row in own if row["clip"] is not None}
-    for row in rows.get(job.key, ()):
-        first = row["duplicate_of"]
-        gone = first is not None and first not in sounds and not (options.output / first).exists()
-        if gone or (first in sounds and not same_recording(sounds[first], row["fingerprint"])):
-            return make_task(job, stems[job.key], options.output, options.processing)
-    return None
+    for job in jobs:
+        for row in rows.get(job.key, ()):
+            first = row["duplicate_of"]
+            gone = first is not None and first not in sounds and not (output / first).exists()
+            if gone or (first in sounds and not same_recording(sounds[first], row["fingerprint"])):
+                yield job
+                break
 
 
 def _with_recognition(options: Options, recognition: Recognition | None) -> Options:

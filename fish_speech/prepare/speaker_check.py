@@ -11,8 +11,8 @@ import numpy as np
 from ..audio import read_audio
 from ..log import progress
 from ..workers import run_tasks
-from .clips import Row
 from .outliers import embed_voice, speaker_outliers, voice_similarity
+from .rows import Row
 
 
 def check_speakers(rows: Iterable[Row], output: Path, workers: int) -> list[Row]:
