@@ -12,19 +12,14 @@ import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from ..hub_server import Request
+
 TYPES = {".flac": "audio/flac", ".wav": "audio/wav", ".html": "text/html; charset=utf-8", ".rss": "application/rss+xml",
          ".vtt": "text/vtt", ".m3u8": "application/vnd.apple.mpegurl", ".ts": "video/mp2t"}  # fmt: skip
 
 
-@dataclass
-class Asked:
-    """One request as the server saw it; `sent` counts the bytes of the answer's body."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    status: int = 0
-    sent: int = 0
+class Asked(Request):
+    """A request to a media page."""
 
     @property
     def range_start(self) -> int | None:
