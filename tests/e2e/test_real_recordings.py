@@ -27,23 +27,28 @@ STEPS = 20
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 def test_real_recordings_go_the_whole_way_and_every_one_is_accounted_for(tmp_path, small_base):
     recordings = ALL if ALL.is_dir() else FEW
-    names = {path.stem for path in recordings.glob("*.flac")}
-    count = len(names)
-    assert count == (206 if recordings == ALL else count) and count > 20
+    sources = sorted(recordings.glob("*.flac"))
+    assert len(sources) == (206 if recordings == ALL else len(sources)) and len(sources) > 20
     put_base(tmp_path, small_base)
     data = tmp_path / "training_data/allison"
 
     prepared = run("prepare_dataset.py", "--input", recordings, "--output", data, "--speaker", "allison", cwd=tmp_path)
-    assert f"this run: {count} of {count} recordings, 0 left out" in prepared.stdout
+    assert f"this run: {len(sources)} of {len(sources)} recordings, 0 left out" in prepared.stdout
     rows = [json.loads(line) for line in (data / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert len(rows) == count and {Path(row["source"]).stem for row in rows} == names
     assert not any(row["left_out"] for row in rows)
+    for source in sources:  # long ones are several clips: in order, apart, and with every word once
+        pieces = [row for row in rows if Path(row["source"]) == source]
+        ends = [time for row in pieces for time in (row["start_s"], row["end_s"])]
+        assert pieces and ends == sorted(ends) and len(pieces) >= soundfile.info(source).duration / 30
+        words = source.with_suffix(".txt").read_text(encoding="utf-8").split()
+        assert " ".join(row["text"] for row in pieces).split() == words
+    count = len(rows)
     for suffix in (".wav", ".lab"):
         assert len(list(data.rglob(f"*{suffix}"))) == count
     summary = json.loads((data / "dataset_summary.json").read_text(encoding="utf-8"))
-    seconds = sum(soundfile.info(path).duration for path in recordings.glob("*.flac"))
     assert summary["total_files"] == count
-    assert summary["total_duration_minutes"] * 60 == pytest.approx(seconds, abs=0.01)
+    recorded = sum(soundfile.info(source).duration for source in sources)
+    assert 0.99 < summary["total_duration_minutes"] * 60 / recorded <= 1.0001  # less the silence around cut pieces
 
     project = ("--data-dir", "training_data/allison", "--max-steps", STEPS, "--batch-size", 2, "--log-every-n-steps", 1)
     process = start("finetune_tts.py", "--project", "stopped", *project, "--full-pipeline", cwd=tmp_path)
