@@ -2,6 +2,9 @@
 
 Reads DATA/SPEAKER/clip.npy with clip.lab beside it, writes OUT/00000000.protos, ... and OUT/index.json. Equal input
 gives equal bytes, whatever the number of workers.
+
+A clip that cannot be trained on is left out and named with the reason; so is, beside the packed ones, what is odd.
+Exit code: 0 all packed; 1 some clips were left out; 2 wrong request, or no clip can be used.
 """
 
 from __future__ import annotations
@@ -10,19 +13,23 @@ import hashlib
 import itertools
 import json
 import logging
+import math
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import errors, log
 from .arguments import make_parser, positive_float, positive_int
+from .left_out import add_max_left_out, exit_code
 from .versions import CODEC_RECORD
 
 if TYPE_CHECKING:
+    from .clip_checks import CodecFacts
     from .datasets.sources import Clip
     from .datasets.workers import Packed
 
@@ -32,7 +39,7 @@ TEXT_EXTENSION = ".lab"
 SHARD_SIZE = 10.0  # MB
 MOST_WORKERS = 16
 LARGEST_RECORD = 8 << 20  # bytes of clips after which a speaker's next record is started
-_FACTS = ("clips", "frames", "codebooks", "speakers", "left_out")  # of a Report, kept in the index
+_FACTS = ("clips", "frames", "codebooks", "speakers", "left_out", "suspicious")  # of a Report, kept in the index
 LISTED = 20  # left-out clips named on the terminal; the index has all
 
 
@@ -45,6 +52,7 @@ class Report:
     codebooks: int = 0
     speakers: int = 0
     left_out: list[tuple[str, str]] = field(default_factory=list)  # name, reason
+    suspicious: list[tuple[str, str]] = field(default_factory=list)  # packed clips that look odd: name, what is odd
     shards: int = 0
     was_current: bool = False  # nothing was done
 
@@ -73,7 +81,7 @@ def _current_index(
         return None
     if shard_size is not None and shard_size != settings["shard_size_mb"]:
         return None
-    made_from = fingerprint(*find_clips(inputs, settings["text_extensions"]))
+    made_from = fingerprint(*find_clips(inputs, settings["text_extensions"]), codec_of(inputs))
     return index if index["input"] == made_from else None
 
 
@@ -89,24 +97,31 @@ def build(
 
     Clips that cannot be trained on are left out and listed in the report. Raises UserError if none is usable.
     """
+    from .clip_checks import FRAME_RATE, judge, look_at, most_codebooks
     from .datasets.shards import ShardWriter
     from .datasets.sources import find_clips
-    from .datasets.workers import CHUNK, pack_clips, worker_pool
+    from .datasets.workers import CHUNK, pack_clip, worker_pool
 
     inputs, output = _paths(inputs), Path(output)
     index = None if force else _current_index(inputs, output, text_extensions, shard_size)
     if index is not None:
-        left_out = [(name, reason) for name, reason in index["left_out"]]
-        counts = {name: index[name] for name in _FACTS if name != "left_out"}
-        return Report(**counts, left_out=left_out, shards=len(index["shards"]), was_current=True)
+        facts = {name: index[name] for name in _FACTS}
+        facts |= {name: [(clip, why) for clip, why in index[name]] for name in ("left_out", "suspicious")}
+        return Report(**facts, shards=len(index["shards"]), was_current=True)
     clips, rejected = find_clips(inputs, text_extensions)
-    made_from = fingerprint(clips, rejected)  # taken first: what changes while we read makes the result stale
+    codec = codec_of(inputs)
+    made_from = fingerprint(clips, rejected, codec)  # taken first: what changes while we read makes the result stale
     _make_folder(output)
     writer = ShardWriter(output, int(shard_size * 1024 * 1024))
     report = Report(left_out=list(rejected))
     try:
         with worker_pool(min(num_workers, -(-len(clips) // CHUNK))) as run:
-            report.codebooks, packed = pack_clips(clips, run)
+            found = list(run(partial(look_at, codec.frame_rate or FRAME_RATE), clips))
+            verdicts = judge([clip.speaker for clip in clips], found, codec)
+            report.codebooks = most_codebooks(found)
+            report.suspicious = [(clip.name, verdict.odd) for clip, verdict in zip(clips, verdicts) if verdict.odd]
+            judged = [(clip, verdict.left_out) for clip, verdict in zip(clips, verdicts)]
+            packed = run(partial(pack_clip, report.codebooks), judged)
             for record in _records(log.progress(packed, "packing", len(clips), "clip"), report):
                 writer.write(record)
         if not report.clips:
@@ -117,7 +132,7 @@ def build(
                 "input": made_from,
                 "settings": {"text_extensions": list(text_extensions), "shard_size_mb": shard_size},
                 **{name: getattr(report, name) for name in _FACTS},
-                "frame_rate": frame_rate_of(inputs),
+                "frame_rate": codec.frame_rate,
             }
         )
     except BaseException:
@@ -126,22 +141,33 @@ def build(
     return report
 
 
-def frame_rate_of(inputs: Iterable[Path]) -> float | None:
-    """Frames of codes per second, as extraction noted it in the data folders; None if it did not, or they differ."""
-    rates = set()
+def codec_of(inputs: Iterable[Path]) -> CodecFacts:
+    """What extraction noted in the data folders of the codec; None for what it did not, or where they differ."""
+    from .clip_checks import CodecFacts
+
+    records = []
     for path in inputs:
         try:
             record = json.loads((path / CODEC_RECORD).read_text(encoding="utf-8"))
-            rates.add(float(record["frame_rate"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-    return rates.pop() if len(rates) == 1 else None
+        except (OSError, ValueError, RecursionError):
+            record = None
+        records.append(record if isinstance(record, dict) else {})
+    rates, sizes = ({_number(record.get(key)) for record in records} for key in ("frame_rate", "codebook_size"))
+    rate, size = (values.pop() if len(values) == 1 else None for values in (rates, sizes))
+    return CodecFacts(rate, None if size is None else int(size))
 
 
-def fingerprint(clips: Iterable[Clip], rejected: Iterable[tuple[str, str]]) -> str:
+def _number(value: Any) -> float | None:
+    """A positive number as it is, None for anything else: the file may have come from anywhere."""
+    whole = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if whole and math.isfinite(value) and 0 < value < 1e6 else None
+
+
+def fingerprint(clips: Iterable[Clip], rejected: Iterable[tuple[str, str]], codec: CodecFacts) -> str:
     """Return a digest of the names, sizes and times of all input files; it changes when the input does."""
     digest = hashlib.sha256()
-    for line in itertools.chain((line for clip in clips for line in clip.fingerprint()), map(repr, rejected)):
+    lines = (line for clip in clips for line in clip.fingerprint())
+    for line in itertools.chain(lines, map(repr, rejected), map(repr, codec)):
         digest.update(line.encode("utf-8", "backslashreplace") + b"\n")
     return digest.hexdigest()
 
@@ -239,6 +265,7 @@ def parse_arguments(argv: Sequence[str] | None) -> Any:
         "--shard-size", type=positive_float, default=SHARD_SIZE, help=f"MB per shard (default: {SHARD_SIZE:g})"
     )
     parser.add_argument("--force", action="store_true", help="pack again even if nothing has changed")
+    add_max_left_out(parser)
     arguments = parser.parse_args(argv)
     extensions = [text if text.startswith(".") else f".{text}" for text in arguments.text_extension or [TEXT_EXTENSION]]
     for extension in extensions:
@@ -260,16 +287,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.num_workers,
         arguments.force,
     )
-    for name, reason in report.left_out[:LISTED]:
-        logger.warning("left out: %s: %s", name, reason)
-    if len(report.left_out) > LISTED:
-        logger.warning("left out: and %d more; %s lists all", len(report.left_out) - LISTED, arguments.output)
+    for what, found in (("left out", report.left_out), ("packed, but odd", report.suspicious)):
+        for name, reason in found[:LISTED]:
+            logger.warning("%s: %s: %s", what, name, reason)
+        if len(found) > LISTED:
+            logger.warning("%s: and %d more; index.json in %s lists all", what, len(found) - LISTED, arguments.output)
     if report.was_current:
         logger.info("nothing has changed since these shards were packed; --force packs again")
     made = f"{report.clips} clips ({report.frames} frames, {report.codebooks} codebooks) of {report.speakers} speakers"
     left = f"; {len(report.left_out)} left out" if report.left_out else ""
+    left += f"; {len(report.suspicious)} look odd" if report.suspicious else ""
     sys.stdout.write(f"{arguments.output}: {report.shards} shards, {made}{left}\n")
-    return errors.FAILED if report.left_out else errors.DONE
+    return exit_code(len(report.left_out), report.clips + len(report.left_out), arguments.max_left_out)
 
 
 def _run() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 import subprocess
 import sys
 import time
@@ -14,11 +15,15 @@ import pytest
 import soundfile
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fish_speech import extract_vq
-from fish_speech.extract_vq import MAX_PADDED_S, Clip, is_done, plan_batches, save_codes
+from fish_speech import encoding, extract_vq
+from fish_speech.audio import read_audio
+from fish_speech.datasets.recordings import MAX_PADDED_S, Clip, plan_batches
+from fish_speech.encoding import save_codes
+from fish_speech.errors import UserError
+from fish_speech.extract_vq import is_done
 from fish_speech.models import FireflyCodec, FireflyConfig, load_codec
 
 REPO = Path(__file__).parents[1]
@@ -67,7 +72,7 @@ def stop_after(monkeypatch):
             save_codes(path, codes)
 
         with monkeypatch.context() as patch:
-            patch.setattr(extract_vq, "save_codes", save_or_stop)
+            patch.setattr(encoding, "save_codes", save_or_stop)
             yield
         assert len(saved) == count
 
@@ -120,7 +125,7 @@ def test_codes_are_those_of_each_clip_alone(tmp_path, codec_files, extract):
     assert code == 0 and "6 clips have codes: 6 encoded" in said
     codec = load_codec(codec_files[0], yaml.safe_load(codec_files[1].read_text(encoding="utf-8")))
     for path in paths:
-        waveform, _ = extract_vq.read_audio(path, 16000)
+        waveform, _ = read_audio(path, 16000)
         codes = np.load(path.with_suffix(".npy"), allow_pickle=False)
         assert codes.dtype == np.int32 and codes.shape == (2, len(waveform) // 64 // 4)
         alone, frames = codec.encode(torch.from_numpy(waveform)[None, None], torch.tensor([len(waveform)]))
@@ -302,6 +307,71 @@ def test_wrong_requests_end_with_2_without_traceback(tmp_path, command):
         cwd=REPO,
     )
     assert result.returncode == 2 and "hf download" in result.stderr
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(codes=st.binary(max_size=200) | st.binary(max_size=99).map(b"\x93NUMPY\x01\x00".__add__))
+def test_no_bytes_beside_a_clip_count_as_done_or_break_the_look_at_them(tmp_path, golden, codes):
+    config = FireflyConfig.from_mapping(golden("manifest.json")["codec_tiny"]["config"])
+    clip = Clip(0.5, tmp_path / "a.wav")
+    if not clip.audio.exists():
+        record(clip.audio)
+    clip.codes.write_bytes(codes)
+    assert not is_done(clip, config)
+
+
+def test_the_codec_is_checked_at_the_end_and_a_poor_one_only_warned_of(tmp_path, extract):
+    for number in range(5):
+        record(tmp_path / "data" / f"{number}.wav", number, seconds=1.5)
+    code, said = extract(tmp_path / "data", "--check-dir", tmp_path / "kept")
+    assert code == 0 and "5 encoded" in said
+    assert re.search(r"codec round trip of 3 clips: mel distance \d\.\d\d \(to other clips \d\.\d\d\)", said), said
+    assert all(f"codec round trip: decoded from its codes, {n}.wav is hardly nearer" in said for n in (0, 2, 4))
+    assert len(list((tmp_path / "kept").glob("*.wav"))) == 6 and len(list((tmp_path / "data").glob("*.wav"))) == 5
+    assert "codec round trip skipped: nothing was encoded in this run" in extract(tmp_path / "data")[1]
+    assert "round trip" not in extract(tmp_path / "data", "--force", "--no-check")[1]
+    for folder in ("data", "data/kept"):
+        with pytest.raises(UserError, match="lies in the data"):
+            extract(tmp_path / "data", "--check-dir", tmp_path / folder)
+
+
+@pytest.mark.slow
+def test_the_check_runs_beside_several_workers_too(tmp_path, command):
+    for number in range(2):
+        record(tmp_path / f"{number}.wav", number, seconds=1.5)
+    result = subprocess.run(
+        command(tmp_path, "--num-workers", 2, "--batch-size", 1), cwd=REPO, capture_output=True, text=True
+    )
+    assert result.returncode == 0 and "codec round trip of 2 clips" in result.stderr
+
+
+def test_long_clips_are_named_and_encoded(tmp_path, extract):
+    record(tmp_path / "anna/long.wav", seconds=40, sample_rate=1000)
+    record(tmp_path / "anna/short.wav", seconds=1)
+    code, said = extract(tmp_path, "--no-check")
+    assert code == 0 and "2 encoded" in said
+    assert "1 of 2 clips are longer than 30 s, kept but hard to learn from: anna/long.wav (40.0 s)" in said
+
+
+def test_few_failures_are_named_and_no_failure_where_that_is_asked_for(tmp_path, extract):
+    for number in range(3):
+        record(tmp_path / f"{number}.wav", number)
+    soundfile.write(tmp_path / "nan.wav", np.full(8000, np.nan), 16000, subtype="FLOAT")
+    for _ in range(2):
+        code, said = extract(tmp_path, "--max-left-out", 5)
+        assert code == 0 and "nan.wav: NaN" in said and "1 failed" in said
+    assert extract(tmp_path)[0] == 1
+    (tmp_path / "torn.wav").write_bytes(b"RIFF")
+    assert extract(tmp_path, "--max-left-out", 5)[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [(("--num-workers", 2), "--num-workers has no effect"), (("--device", "mps"), "no MPS on a Ray cluster")],
+)
+def test_what_a_cluster_decides_is_not_asked_for(tmp_path, extract, flags, said):
+    with pytest.raises(UserError, match=said):
+        extract(tmp_path, "--runner", "ray", *flags)
 
 
 @pytest.mark.parametrize("count", [0, 5, 9])

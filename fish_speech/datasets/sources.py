@@ -217,7 +217,8 @@ def read_codes(path: Path) -> np.ndarray:
         raise UnusableClip(NO_CODES) from None
     shape, order, dtype, start = parse_npy_header(data)
     if dtype.kind not in "iu" or len(shape) != 2:
-        raise UnusableClip(f"the .npy has {len(shape)} axes of {dtype}; codes are 2 axes of whole numbers")
+        values = f"{dtype}{' with NaN' if _holds_nan(data[start:], dtype) else ''}"
+        raise UnusableClip(f"the .npy has {len(shape)} axes of {values}; codes are 2 axes of whole numbers")
     if not 1 <= shape[0] <= MOST_CODEBOOKS or shape[1] < 1:
         raise UnusableClip(
             f"the .npy has the shape {shape}; codes are (codebooks, frames), at most {MOST_CODEBOOKS} rows"
@@ -228,6 +229,11 @@ def read_codes(path: Path) -> np.ndarray:
     if codes.min() < 0 or codes.max() > LARGEST_CODE:
         raise UnusableClip(f"the .npy has values from {codes.min()} to {codes.max()}; codes are 0 to {LARGEST_CODE}")
     return codes
+
+
+def _holds_nan(values: bytes, dtype: np.dtype) -> bool:
+    whole = values[: len(values) // dtype.itemsize * dtype.itemsize] if dtype.kind == "f" else b""
+    return bool(whole) and bool(np.isnan(np.frombuffer(whole, dtype)).any())
 
 
 _HEADER_KEYS = {"descr", "fortran_order", "shape"}

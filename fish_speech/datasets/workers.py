@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import UserError
@@ -36,8 +34,11 @@ class Packed(NamedTuple):
     reason: str | None = None
 
 
-def pack_clip(codebooks: int, clip: Clip) -> Packed:
-    """Read one clip and serialise it; a clip with another number of codebooks is left out."""
+def pack_clip(codebooks: int, judged: tuple[Clip, str | None]) -> Packed:
+    """Read one clip and serialise it; a clip with a reason to leave it out, or with other codebooks, is left out."""
+    clip, reason = judged
+    if reason is not None:
+        return Packed(clip, reason=reason)
     try:
         codes = read_codes(clip.codes)
         if len(codes) != codebooks:
@@ -45,21 +46,6 @@ def pack_clip(codebooks: int, clip: Clip) -> Packed:
         return Packed(clip, record_sentence(read_texts(clip), codes), codes.shape[1])
     except UnusableClip as error:
         return Packed(clip, reason=str(error))
-
-
-def count_codebooks(clip: Clip) -> int | None:
-    """Return how many codebooks a clip has, None if its codes are unusable."""
-    try:
-        return len(read_codes(clip.codes))
-    except UnusableClip:
-        return None
-
-
-def pack_clips(clips: Sequence[Clip], run: Run) -> tuple[int, Iterator[Packed]]:
-    """Return the number of codebooks that most clips have, and the packed clips in order."""
-    counts = Counter(count for count in run(count_codebooks, clips) if count is not None)
-    codebooks = max(counts, key=lambda count: (counts[count], count), default=0)
-    return codebooks, run(partial(pack_clip, codebooks), clips)
 
 
 @contextmanager
