@@ -1,6 +1,8 @@
 """Speak text with a base model, a merged voice or a training checkpoint, and write it to a WAV file.
 
 python cli_tts.py "Hello there." --model-path checkpoints/my_voice-merged -o output/hello.wav
+
+A merged voice brings a reference along, a clip that it imitates: it is used unless another one is given.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from fish_speech.versions import VERSIONS, config_of_codec, named_codec
 if TYPE_CHECKING:
     import argparse
 
-    from fish_speech.synthesis.voices import Reference
+    from fish_speech.synthesis.voices import PackedReference, Reference
 
 log = logging.getLogger("fish_speech.cli_tts")
 _MAX_TEXT_BYTES = 1 << 20
@@ -48,6 +50,8 @@ def make_parser() -> argparse.ArgumentParser:
                        help="codes of a recording to imitate; repeatable, each with its --prompt-text")  # fmt: skip
     voice.add_argument("--prompt-text", action="append", default=[], help="the words spoken in it")
     voice.add_argument("--reference-audio", type=Path, help="a recording to imitate, with its --prompt-text")
+    voice.add_argument("--no-reference", action="store_true",
+                       help="do not use the reference that a merged voice brings along")  # fmt: skip
     voice.add_argument("--create-reference", nargs=2, type=Path, metavar=("AUDIO", "OUT.npy"),
                        help="write codes of AUDIO and its --prompt-text for --prompt-tokens, and stop")  # fmt: skip
     sampling = parser.add_argument_group("sampling")
@@ -71,7 +75,9 @@ def main() -> int:
     text = read_text(options)
     player = find_player() if options.play else None
     check_output(options.output)
-    speaker = load(options)
+    folder = model_folder(options)
+    packed = own_reference(options, folder)
+    speaker = load(options, folder)
     import numpy as np
 
     from fish_speech.audio import write_wav
@@ -82,7 +88,7 @@ def main() -> int:
         sampling = SamplingConfig(options.temperature, options.top_p, options.repetition_penalty)
     except ValueError as error:
         raise UserError("the sampling settings do not make sense", str(error), "correct the flag") from error
-    references = read_references(options, speaker)
+    references = read_references(options, speaker, packed)
     for number in range(options.num_samples):
         request = SpeechRequest(
             text, references, sampling, options.max_new_tokens, options.chunk_length, options.seed + number
@@ -171,22 +177,39 @@ def codec_settings(options: argparse.Namespace, codec: Path) -> dict:
     return codec_config(config_of_codec(codec, options.model_version))
 
 
-def load(options: argparse.Namespace):
+def own_reference(options: argparse.Namespace, folder: Path) -> PackedReference | None:
+    """The reference that the model folder brings along; None if it has none or the flags say otherwise."""
+    if options.no_reference or options.checkpoint or options.prompt_tokens or options.reference_audio:
+        return None
+    from fish_speech.synthesis.voices import packed_reference
+
+    packed = packed_reference(folder)
+    if packed is not None and not packed.used:
+        log.info("%s speaks without its reference; --prompt-tokens %s uses it", folder, packed.codes)
+        return None
+    if packed is not None:
+        log.info("reference: %s (another one: --prompt-tokens; none: --no-reference)", packed.codes)
+    return packed
+
+
+def load(options: argparse.Namespace, folder: Path):
     """Load model and codec, once."""
     allow_mps_fallback(options.device, options.force_mps)
     device = choose_device(options.device, "synthesis", options.force_mps, options.precision)
     log.info("%s", device)
     from fish_speech.synthesis.speak import load_speaker
 
-    folder = model_folder(options)
     codec = codec_path(options, folder)
     return load_speaker(folder, codec, codec_settings(options, codec), options.checkpoint, device.device, device.dtype)
 
 
-def read_references(options: argparse.Namespace, speaker) -> list[Reference]:
-    """The reference voices, each with its words; a missing one is an error."""
+def read_references(options: argparse.Namespace, speaker, packed: PackedReference | None = None) -> list[Reference]:
+    """The reference voices, each with its words: those of the flags or the model folder's; a missing one is an error."""
     from fish_speech.synthesis.voices import Reference, encode_reference, read_codes
 
+    config = speaker.model.config
+    if packed is not None and not options.prompt_text:
+        return [Reference(packed.text, read_codes(packed.codes, config.num_codebooks, config.codebook_size))]
     texts = list(options.prompt_text)
     sources = [*options.prompt_tokens, *([options.reference_audio] if options.reference_audio else [])]
     for path in options.prompt_tokens[len(texts) :]:  # a .txt beside the codes, as --create-reference writes it
@@ -199,7 +222,6 @@ def read_references(options: argparse.Namespace, speaker) -> list[Reference]:
             "each reference needs the words spoken in it",
             "give one --prompt-text per --prompt-tokens or --reference-audio",
         )
-    config = speaker.model.config
     codes = [read_codes(path, config.num_codebooks, config.codebook_size) for path in options.prompt_tokens]
     if options.reference_audio:
         codes.append(encode_reference(speaker.codec, options.reference_audio))

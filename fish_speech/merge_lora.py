@@ -1,9 +1,9 @@
-"""Fold the adapters of a training checkpoint into its base: a folder that speaks without LoRA.
+"""Fold the adapters of a training checkpoint into its base: a folder that speaks without LoRA, and alone.
 
 A checkpoint of a run that trained all weights becomes such a folder too, and then the base may be without weights: a run
 from scratch has only config and tokenizer to start from. The base is memory-mapped and changed tensor by
 tensor, so that memory stays near the size of the model file. Before anything is written, the merged model's answers are
-compared with those of base + adapter.
+compared with those of base + adapter. What else goes into the folder, the reference voice above all, is `voice_pack`'s.
 """
 
 from __future__ import annotations
@@ -305,10 +305,35 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--dtype", choices=DTYPES, help="floating-point type to store the weights in (default: the base's)"
     )
+    parser.add_argument(
+        "--data-dir",
+        type=Path,
+        help="data set to choose the reference from (default: what the checkpoint was trained on)",
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        metavar="CLIP",
+        help="this clip as reference (.wav or .npy, its words in the .txt beside it)",
+    )
+    parser.add_argument(
+        "--reference-speaker", help="choose the reference from this speaker (default: who has the most speech)"
+    )
+    parser.add_argument("--no-reference", action="store_true", help="no reference in the folder")
     parser.add_argument("--force", action="store_true", help="merge again even if nothing has changed")
     add_model_version(parser)
     arguments = parser.parse_args(argv)
     setup()
+    from . import voice_pack
+
+    wish = voice_pack.Wish(
+        not arguments.no_reference,
+        arguments.reference,
+        arguments.data_dir,
+        arguments.reference_speaker,
+        arguments.force,
+    )
+    voice_pack.check_wish(wish)
     base = arguments.base_weight or VERSIONS[arguments.model_version].folder
     codec = find_codec(base, arguments.model_version, arguments.codec)
     voice = merge(
@@ -321,6 +346,7 @@ def main(argv: list[str] | None = None) -> int:
         codec_yaml(codec, arguments.model_version) if codec else None,
         arguments.dtype,
     )
+    voice_pack.complete(arguments.output, voice, arguments.lora_weight, base, arguments.model_version, wish)
     log.info("peak memory %.2f GB", peak_memory_gb())
     sys.stdout.write(f"merged step {voice['step']} into {arguments.output}\n")
     return 0

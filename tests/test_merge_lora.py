@@ -1,10 +1,11 @@
-"""What voice.json says of where a merged model comes from."""
+"""What voice.json says of where a merged model comes from, and how the flags about its reference are taken."""
 
 import os
 from pathlib import Path
 
 import pytest
 
+from fish_speech import merge_lora, voice_pack
 from fish_speech.merge_lora import portable
 
 
@@ -39,3 +40,22 @@ def test_a_link_in_the_current_folder_is_named_as_the_user_names_it(here):
     (here.parent / "disk/base").mkdir(parents=True)
     (here / "checkpoints").symlink_to(here.parent / "disk")
     assert portable(here / "checkpoints/base", Path("out")) == "checkpoints/base"
+
+
+@pytest.mark.parametrize(
+    ("flags", "wish"),
+    [
+        ((), voice_pack.Wish()),
+        (("--no-reference",), voice_pack.Wish(wanted=False)),
+        (("--data-dir", ".", "--reference-speaker", "anna"), voice_pack.Wish(data=Path(), speaker="anna")),
+        (("--reference", "clip.npy", "--force"), voice_pack.Wish(clip=Path("clip.npy"), again=True)),
+    ],
+)
+def test_what_is_wished_of_the_reference_reaches_the_pack(here, monkeypatch, flags, wish):
+    (here / "clip.npy").touch()
+    (here / "clip.txt").write_text("Words.", encoding="utf-8")
+    seen = []
+    monkeypatch.setattr(merge_lora, "merge", lambda *given: {"step": 9})
+    monkeypatch.setattr(voice_pack, "complete", lambda *given: seen.append(given))
+    assert merge_lora.main(["--lora-weight", "a.ckpt", "--output", "out", "--base-weight", "base", *flags]) == 0
+    assert seen == [(Path("out"), {"step": 9}, Path("a.ckpt"), Path("base"), "1.5", wish)]

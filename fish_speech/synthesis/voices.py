@@ -1,17 +1,26 @@
-"""Reference voices: codes of a recording and the words spoken in it, which a model imitates."""
+"""Reference voices: codes of a recording and the words spoken in it, which a model imitates.
+
+A merged folder may bring its own: `voice.json` names the file, its SHA-256 and the words.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ..checkpoint import sha256
 from ..errors import UserError
 from ..files import atomic_path, write_text
 from ..models.firefly import FireflyCodec
+from ..versions import VOICE_FILE
 
+REFERENCE_FILE = "reference.npy"  # in a merged folder; the words are in the .txt beside it
 _MAX_FRAMES = 8192  # longer than any model's memory
+_MAX_BYTES = 8 << 20  # of a reference file or a voice.json
+MOST_CHARACTERS = 10_000  # of the words of a reference
 
 
 @dataclass(frozen=True)
@@ -71,3 +80,51 @@ def write_reference(path: Path, codes: np.ndarray, text: str) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, codes, allow_pickle=False)
     write_text(path.with_suffix(".txt"), text.strip() + "\n")
+
+
+@dataclass(frozen=True)
+class PackedReference:
+    """The reference that a merged folder brings along."""
+
+    codes: Path
+    text: str
+    used: bool  # whether the voice speaks with it unless told otherwise
+
+
+def packed_reference(folder: Path) -> PackedReference | None:
+    """The reference that voice.json in `folder` names; None if it names none, as in a base model.
+
+    Raises UserError for one that is missing, damaged, or not the one it was packed with.
+    """
+    path = folder / VOICE_FILE
+    try:
+        voice = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= _MAX_BYTES else {}
+        record = voice.get("reference")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+    if record is None:
+        return None
+    fix = "copy the whole folder again, merge again, or speak without it: --no-reference"
+    name, text, expected = (_string(record, key) for key in ("file", "text", "sha256"))
+    if Path(name).name != name or not name.endswith(".npy") or not 0 < len(text) <= MOST_CHARACTERS:
+        raise UserError(f"{path} does not say its reference", "file or text is missing, or odd", fix)
+    codes = folder / name
+    if not codes.is_file():
+        raise UserError(f"the reference {codes} is missing", f"{path} names it", fix)
+    if codes.stat().st_size > _MAX_BYTES or sha256(codes) != expected:
+        raise UserError(
+            f"the reference {codes} is damaged or another one", f"it is not the file that {path} names", fix
+        )
+    words = codes.with_suffix(".txt")
+    try:
+        same = not words.is_file() or words.read_text(encoding="utf-8-sig").strip() == text.strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {words}", str(error), fix) from None
+    if not same:
+        raise UserError(f"{words} and {path} do not hold the same words", "one of them was changed", fix)
+    return PackedReference(codes, text, voice.get("use_reference") is not False)
+
+
+def _string(record: object, key: str) -> str:
+    value = record.get(key) if isinstance(record, dict) else None
+    return value if isinstance(value, str) else ""

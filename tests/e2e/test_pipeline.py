@@ -17,11 +17,12 @@ import torch
 
 from fish_speech.checkpoint import read_state_dict
 
-from .conftest import RECORDINGS, TRAINING
+from .conftest import FULL_PIPELINE, RECORDINGS, TRAINING
 from .scripts import BASE, contents, data_set, leftovers, record, refuse, run
 
 CHECKPOINT = "results/voice/checkpoints/step_000000004.ckpt"
 MERGED = "checkpoints/voice-merged"
+REFERENCE = ("reference.npy", "reference.txt")
 VOICE = ("--project", "voice", "--data-dir", "training_data/voice")
 SHORT = ("--max-new-tokens", 12, "--device", "cpu")
 
@@ -33,7 +34,7 @@ def spoken(finished, tmp_path_factory) -> dict[str, Path]:
     text = "Hello there, all of you."
     (folder / "text.txt").write_text(text + "\n", encoding="utf-8")
     for name, arguments, stdin in (
-        ("merged", (text, "--model-path", MERGED, "--seed", 7, "--num-samples", 2), ""),
+        ("merged", (text, "--model-path", MERGED, "--no-reference", "--seed", 7, "--num-samples", 2), ""),
         ("checkpoint", ("--checkpoint", CHECKPOINT, "--text-file", folder / "text.txt", "--seed", 8), ""),
         ("base", ("--seed", 8), text),
     ):
@@ -70,7 +71,9 @@ def test_the_full_pipeline_reports_every_clip_at_every_stage(finished):
         "4 clips have codes: 4 encoded",
         "1 shards, 4 clips",
         "of 2 speakers",
-        "a full batch of 256 tokens",
+        "2 x 128 tokens keep about",
+        "plan of voice",
+        "4 clips of 2 speakers",
         "each epoch visits 4 of 4 clips (100 %)",
         "step 4/4  loss ",
         f"trained to step 4: {CHECKPOINT}",
@@ -106,7 +109,7 @@ def test_voice_json_says_where_the_merged_model_comes_from(finished):
 
 def test_the_merged_folder_is_a_model_folder_with_its_codec(finished):
     names = {path.name for path in (finished / MERGED).iterdir()}
-    assert names == {path.name for path in (finished / BASE).iterdir()} | {"voice.json"}
+    assert names == {path.name for path in (finished / BASE).iterdir()} | {"voice.json", *REFERENCE}
     base, merged = (read_state_dict(finished / folder / "model.pth") for folder in (BASE, MERGED))
     assert {n: t.shape for n, t in base.items()} == {n: t.shape for n, t in merged.items()}
     assert any(not torch.equal(base[name], merged[name]) for name in base)
@@ -197,7 +200,7 @@ def test_the_full_pipeline_again_does_no_step_twice(again):
         if name.endswith((".npy", ".protos", ".ckpt", ".pth", "voice.json"))
     }
     times = {name: (again / name).stat().st_mtime_ns for name in kept}
-    result = run("finetune_tts.py", *VOICE, "--full-pipeline", "--max-steps", 4, *TRAINING, cwd=again)
+    result = run("finetune_tts.py", *VOICE, *FULL_PIPELINE, "--max-steps", 4, *TRAINING, cwd=again)
     assert "0 encoded" in result.stdout and "4 done before" in result.stdout
     assert "nothing has changed since these shards were packed" in result.stderr
     assert "has reached step 4" in result.stderr and "step 1/4" not in result.stderr
@@ -209,13 +212,13 @@ def test_the_full_pipeline_again_does_no_step_twice(again):
 def test_a_full_pipeline_that_lost_its_merged_model_merges_again(again):
     before = (again / MERGED / "model.pth").read_bytes()
     shutil.rmtree(again / MERGED)
-    run("finetune_tts.py", *VOICE, "--full-pipeline", "--max-steps", 4, *TRAINING, cwd=again)
+    run("finetune_tts.py", *VOICE, *FULL_PIPELINE, "--max-steps", 4, *TRAINING, cwd=again)
     assert (again / MERGED / "model.pth").read_bytes() == before
 
 
 @pytest.mark.slow
 def test_more_steps_continue_a_full_pipeline(again):
-    result = run("finetune_tts.py", *VOICE, "--full-pipeline", "--max-steps", 6, *TRAINING, cwd=again)
+    result = run("finetune_tts.py", *VOICE, *FULL_PIPELINE, "--max-steps", 6, *TRAINING, cwd=again)
     assert "continuing this project exactly from" in result.stderr
     assert json.loads((again / MERGED / "voice.json").read_text(encoding="utf-8"))["step"] == 6
 
@@ -325,7 +328,7 @@ def test_resume_latest_does_not_take_a_voice_of_other_data(again):
 
 @pytest.mark.slow
 def test_a_merged_voice_is_a_base_to_go_on_from(again):
-    arguments = ("--pretrained-ckpt-path", MERGED, "--full-pipeline", "--max-steps", 2, *TRAINING)
+    arguments = ("--pretrained-ckpt-path", MERGED, *FULL_PIPELINE, "--max-steps", 2, *TRAINING)
     run("finetune_tts.py", "--project", "voice_v2", *VOICE[2:], *arguments, cwd=again)
     voice = json.loads((again / "checkpoints/voice_v2-merged/voice.json").read_text(encoding="utf-8"))
     assert voice["base_sha256"] == hashlib.sha256((again / MERGED / "model.pth").read_bytes()).hexdigest()
@@ -346,7 +349,8 @@ def test_a_run_that_trains_all_weights_resumes_exactly_and_becomes_a_voice(again
     merged = read_state_dict(again / "checkpoints/whole-merged/model.pth")
     assert merged.keys() == whole.keys() and all(torch.equal(merged[name], whole[name]) for name in whole)
     checkpoint = again / "results/whole/checkpoints/step_000000004.ckpt"
-    run("cli_tts.py", "Hi.", "--model-path", "checkpoints/whole-merged", "-o", "merged.wav", cwd=again)
+    voice = ("--model-path", "checkpoints/whole-merged", "--no-reference")
+    run("cli_tts.py", "Hi.", *voice, "-o", "merged.wav", cwd=again)
     run("cli_tts.py", "Hi.", "--checkpoint", checkpoint, "-o", "direct.wav", cwd=again)
     assert (again / "merged.wav").read_bytes() == (again / "direct.wav").read_bytes()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fish_speech import build_dataset, extract_vq, merge_lora, new_model
+from fish_speech import build_dataset, extract_vq, merge_lora, new_model, voice_pack
 from fish_speech.train import compose_config, precision_of
 from tools import minnow_corpus, train_minnow
 
@@ -95,6 +95,7 @@ def test_what_is_shipped_is_the_newest_of_that_training(options, monkeypatch):
     seen = []
     monkeypatch.setattr(merge_lora, "find_codec", lambda base, version, given: given)
     monkeypatch.setattr(merge_lora, "merge", lambda *given: seen.append(given) or {"step": 9})
+    monkeypatch.setattr(voice_pack, "complete", lambda *given: None)
     (command,) = train_minnow.ship(options)
     assert command[:2] == ["-m", "fish_speech.merge_lora"] and merge_lora.main(command[2:]) == 0
     base, checkpoints, output, _, codec, _, shape, dtype = seen[0]
