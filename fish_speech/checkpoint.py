@@ -47,7 +47,7 @@ def read_file(path: Path) -> Any:
             f"it holds more than tensors and plain values, so reading it could run code ({_first_line(error)})",
             "get the weights from a source you trust, as a plain state dict or safetensors",
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError, TypeError) as error:
+    except (RuntimeError, EOFError, ValueError, LookupError, OSError, AttributeError, TypeError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise UserError(

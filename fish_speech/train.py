@@ -6,6 +6,7 @@ The configuration is hydra's: yaml files in configs/, keys overridden as key.sub
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from .device import DeviceChoice, allow_mps_fallback, choose_device
 from .errors import UserError
 from .errors import run as run_main
 from .log import setup
+from .ranks import is_first_process
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -83,6 +85,8 @@ def main_of(
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values for keys of the config")
     arguments = parser.parse_args(argv)
     setup()
+    if not is_first_process():
+        logging.getLogger("fish_speech").setLevel(logging.ERROR)  # the first says it
     config = compose_config(arguments.config_name, arguments.overrides, arguments.config_dir)
     if arguments.print_config:
         from omegaconf import OmegaConf

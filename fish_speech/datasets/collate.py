@@ -26,14 +26,15 @@ class Collate:
 
     The mask is true at padding. Padded inputs are `pad_id` (that of `<|end_of_text|>`) over code rows of 0; padded
     labels are ignored. Longer examples than `max_length` are cut at the right, which packing leaves no reason for.
+    Without examples, a process's share of a short batch, the tensors have no rows.
     """
 
     pad_id: int
     max_length: int
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
-        rows = len(examples[0][0])
-        length = min(self.max_length, max(tokens.shape[1] for tokens, _ in examples))
+        rows = len(examples[0][0]) if examples else 1
+        length = min(self.max_length, max((tokens.shape[1] for tokens, _ in examples), default=1))
         # Filled by NumPy: torch's copies wait for its threads, which costs more than the copy.
         inputs = np.zeros((len(examples), rows, length), np.int64)  # (batch, 1 + codebooks, tokens)
         inputs[:, 0] = self.pad_id

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
@@ -48,15 +49,19 @@ class SemanticDataModule(lightning.LightningDataModule):
     tokenizer: a Tokenizer, or the path of one
     max_length: tokens of a sample at most; clips are never cut
     pack_length: tokens up to which clips are packed; a longer clip is a sample alone; None packs up to max_length
-    batch_size: samples per batch and process
+    batch_size: samples of an optimizer step in each process
+    val_batch_size: held-out clips that are evaluated together; None takes batch_size
     num_workers: data worker processes; 0 makes batches in the training process
     val_share: share of each speaker's clips that is held out, 0 for none
     num_codebooks: rows of codes that the model reads; None takes what the data has
     codebook_size: the model's codes; a larger one in the data is an error
     frame_rate: frames per second, for figures in seconds; None takes what the data says
+    clips: train on these instead of the shards' ones, for a plan before anything is packed
+    estimated: how those were guessed
+    processes: how many processes will train together, until a trainer says so
 
-    `batches_done` counts the batches consumed; the training module raises it, checkpoints keep it, and the training
-    stream starts there.
+    A batch is what one optimizer step sees. `batches_done` counts the batches consumed; the training module raises it,
+    checkpoints keep it, and the training stream starts there.
     """
 
     def __init__(
@@ -72,6 +77,10 @@ class SemanticDataModule(lightning.LightningDataModule):
         codebook_size: int | None = None,
         frame_rate: float | None = None,
         pack_length: int | None = None,
+        val_batch_size: int | None = None,
+        clips: Clips | None = None,
+        estimated: str | None = None,
+        processes: int = 1,
     ):
         super().__init__()
         if not 0 <= val_share <= 0.5:
@@ -84,7 +93,9 @@ class SemanticDataModule(lightning.LightningDataModule):
         self.seed, self.val_share, self.num_codebooks = seed, val_share, num_codebooks
         self.frame_rate, self.codebook_size = frame_rate or self._rate_of_data(), codebook_size
         self.pack_length = min(pack_length or max_length, max_length)
+        self.val_batch_size, self.processes = val_batch_size or batch_size, processes
         self.batches_done = 0
+        self._given, self.estimated = clips, estimated
         self.dataset: PackedClips | None = None
         self.train_lengths: dict[int, int] = {}  # clip -> tokens
         self.held_out: list[int] = []
@@ -95,7 +106,7 @@ class SemanticDataModule(lightning.LightningDataModule):
         """Load the shards and decide what is trained on. Raises UserError if that is nothing."""
         if self.dataset is not None:
             return
-        clips = load_clips(find_shards(self.train_files), self.num_codebooks)
+        clips = self._given or load_clips(find_shards(self.train_files), self.num_codebooks)
         self._check_codes(clips)
         self.num_codebooks = clips.codebooks
         dataset = PackedClips(clips, self.tokenizer)
@@ -156,51 +167,64 @@ class SemanticDataModule(lightning.LightningDataModule):
         reasons = [(clips.name_of(clip), f"longer than {self.max_length} tokens") for clip in self.left_out]
         reasons = [*self._left_out_before, *reasons]
         offered = [*self.train_lengths, *self.left_out]
-        seconds, all_seconds = self._seconds(self.train_lengths), self._seconds(offered)
+        seconds, all_seconds = self.seconds_of(self.train_lengths), self.seconds_of(offered)
         count, all_count = len(self.train_lengths), len(offered) + len(self._left_out_before)
         text = f"each epoch visits {count} of {all_count} clips ({_percent(count, all_count)})"
         text += f", {seconds:.1f} of {all_seconds:.1f} s ({_percent(seconds, all_seconds)})"
-        text += f"; held out {len(self.held_out)} clips, {self._seconds(self.held_out):.1f} s"
+        text += f"; held out {len(self.held_out)} clips, {self.seconds_of(self.held_out):.1f} s"
         if reasons:
             named = "; ".join(f"{name} ({reason})" for name, reason in reasons[:_LISTED])
             text += f"; left out {len(reasons)}: {named}" + ("; ..." if len(reasons) > _LISTED else "")
         return text
 
-    def _seconds(self, clips: Any) -> float:
+    def seconds_of(self, clips: Iterable[int]) -> float:
+        """Return how long clips are together, in seconds."""
         store = self._ready().clips
         return sum(store.frames_of(clip) for clip in clips) / self.frame_rate
 
     def batches_per_epoch(self, epoch: int = 0) -> int:
-        """Return how many batches each process sees in an epoch; it may differ a little between epochs."""
-        return self._stream(0).batches_in(epoch)
+        """Return how many optimizer steps an epoch has; it may differ a little between epochs."""
+        return self.stream().batches_in(epoch)
 
     def _place(self) -> tuple[int, int]:
         """Rank and number of processes."""
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, 1)
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer is not None else (0, self.processes)
 
-    def _stream(self, start: int) -> BatchStream:
+    def stream(self, start: int = 0) -> BatchStream:
+        """Return the training batches of this process from number `start` on: which clips each step sees."""
         speakers = self._ready().clips.speakers
         settings = (speakers, self.train_lengths, self.pack_length, self.batch_size, self.seed)
         return BatchStream(*settings, start, *self._place())
 
+    def longest_batch(self, samples: int) -> dict[str, Tensor]:
+        """Return a batch of the longest samples of the first epoch, `samples` of them if there are so many."""
+        plan = self.stream().plan(0)
+        longest = sorted(plan, key=lambda sample: -sum(self.train_lengths[clip] for clip in sample))[:samples]
+        return self.batch_of([(0, sample) for sample in longest])
+
+    def batch_of(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        """Return the batch that a loader would make of these items."""
+        return self._collate()([self._ready()[item] for item in items])
+
+    def _collate(self) -> Collate:
+        return Collate(self.tokenizer.end_of_text_id, self.max_length)
+
     def train_dataloader(self) -> DataLoader:
         """Endless batches from number `batches_done` on."""
-        return self._loader(self._stream(self.batches_done))
+        return self._loader(self.stream(self.batches_done))
 
     def val_dataloader(self) -> DataLoader | list:
         """Held-out clips, one a sample, in fixed order; an empty list if there are none.
 
-        With several processes each gets the same number of batches: the first clips come twice where it does not fit.
+        With several processes each gets the same number of batches, of which the last may be empty.
         """
         if not self.held_out:
             log.info("no speaker has enough clips to hold some out: there is no validation")
             return []
         rank, world = self._place()
-        own = [
-            self.held_out[i % len(self.held_out)] for i in range(rank, -(-len(self.held_out) // world) * world, world)
-        ]
-        items: list[Item] = [(0, (clip,)) for clip in own]
-        batches = [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]
+        count = -(-len(self.held_out) // (world * self.val_batch_size))
+        items: list[Item] = [(0, (clip,)) for clip in self.held_out[rank::world]]
+        batches = [items[i * self.val_batch_size : (i + 1) * self.val_batch_size] for i in range(count)]
         return self._loader(batches)
 
     def _loader(self, batches: Any) -> DataLoader:
@@ -208,7 +232,7 @@ class SemanticDataModule(lightning.LightningDataModule):
             self._ready(),
             batch_sampler=batches,
             num_workers=self.num_workers,
-            collate_fn=Collate(self.tokenizer.end_of_text_id, self.max_length),
+            collate_fn=self._collate(),
             persistent_workers=self.num_workers > 0,
         )
 

@@ -6,14 +6,13 @@ as fit into `max_length` tokens. Batch i of a run is a pure function of (seed, i
 
 from __future__ import annotations
 
+import bisect
 import hashlib
-import logging
+import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 
 from torch.utils.data import Sampler
-
-log = logging.getLogger(__name__)
 
 _OPEN_SAMPLES = 64  # samples that may still take clips; bounds the cost of packing a speaker with very many
 
@@ -65,9 +64,9 @@ def _pack(clips: Sequence[int], lengths: Mapping[int, int], max_length: int) -> 
 class BatchStream(Sampler[list[Item]]):
     """Endless batches over epochs, from batch number `start` on; a batch sampler for DataLoader.
 
-    A global batch is `batch_size * world_size` samples in the order of the epoch's plan; this rank takes each
-    `world_size`-th from its own number on. The last batch of an epoch may be short. It never goes below one sample a
-    rank: then samples from the beginning of the epoch come a second time, which is logged.
+    A batch is what one optimizer step sees: `batch_size * world_size` samples in the order of the epoch's plan, of
+    which this rank takes each `world_size`-th from its own number on. The last batch of an epoch may be short, so that
+    a rank may get an empty one; no clip comes twice in an epoch.
     """
 
     def __init__(
@@ -84,36 +83,38 @@ class BatchStream(Sampler[list[Item]]):
         if not lengths:
             raise ValueError("there are no clips to make batches of")
         self._speakers, self._lengths, self._max_length, self._seed = speakers, lengths, max_length, seed
-        self._batch_size, self._rank, self._world_size = batch_size, rank, world_size
+        self._rank, self._world_size, self._step_size = rank, world_size, batch_size * world_size
         self.start = start
+        self._ends: list[int] = []  # number of the first batch after each epoch that was asked for
+        self._latest: tuple[int, list[Sample]] = (-1, [])
 
     def plan(self, epoch: int) -> list[Sample]:
         """Return the samples of an epoch."""
-        return epoch_plan(self._speakers, self._lengths, self._max_length, self._seed, epoch)
+        if self._latest[0] != epoch:
+            plan = epoch_plan(self._speakers, self._lengths, self._max_length, self._seed, epoch)
+            self._latest = (epoch, plan)
+        return self._latest[1]
 
     def batches_in(self, epoch: int) -> int:
         """Return how many batches an epoch has, for each rank the same number."""
-        return self._count(self.plan(epoch))
+        return -(-len(self.plan(epoch)) // self._step_size)
 
-    def _count(self, plan: Sequence[Sample]) -> int:
-        return -(-len(plan) // (self._batch_size * self._world_size))
+    def place(self, number: int) -> tuple[int, int]:
+        """Return the epoch of a batch and its number in that epoch."""
+        while not self._ends or number >= self._ends[-1]:
+            self._ends.append(sum(self._ends[-1:]) + self.batches_in(len(self._ends)))
+        epoch = bisect.bisect_right(self._ends, number)
+        return epoch, number - (self._ends[epoch - 1] if epoch else 0)
+
+    def samples_at(self, number: int) -> tuple[int, list[Sample]]:
+        """Return the epoch of a batch and its samples, those of all ranks."""
+        epoch, batch = self.place(number)
+        return epoch, self.plan(epoch)[batch * self._step_size : (batch + 1) * self._step_size]
+
+    def items_at(self, number: int) -> list[Item]:
+        """Return this rank's share of a batch."""
+        epoch, samples = self.samples_at(number)
+        return [(epoch, sample) for sample in samples[self._rank :: self._world_size]]
 
     def __iter__(self) -> Iterator[list[Item]]:
-        epoch, skip = 0, self.start
-        while True:
-            plan = self.plan(epoch)
-            for batch in range(skip, self._count(plan)):
-                yield [(epoch, sample) for sample in self._share(plan, batch)]
-            skip = max(0, skip - self._count(plan))
-            epoch += 1
-
-    def _share(self, plan: list[Sample], batch: int) -> list[Sample]:
-        size = self._batch_size * self._world_size
-        samples = plan[batch * size : (batch + 1) * size]
-        missing = self._world_size - len(samples)
-        if missing > 0:
-            log.info(
-                "the epoch's last batch lacks %d samples for %d processes: repeating some", missing, self._world_size
-            )
-            samples += [plan[i % len(plan)] for i in range(missing)]
-        return samples[self._rank :: self._world_size]
+        return map(self.items_at, itertools.count(self.start))

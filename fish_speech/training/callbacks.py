@@ -1,4 +1,4 @@
-"""What a training run does beside its steps: save, report, measure gradients, stop when asked."""
+"""What a training run does beside its steps: write files whole, report, stop when asked."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 
 from ..checkpoint import read_file, save_torch
 from ..log import peak_memory_gb
+from .keeping import validation_follows
 
 log = logging.getLogger(__name__)
 
@@ -33,46 +34,30 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-class StepCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint that also saves where training ends, so that no step is lost."""
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.save_now(trainer)
-        super().on_train_end(trainer, pl_module)
-
-    def save_now(self, trainer: L.Trainer) -> None:
-        """Save the current step unless it is saved already."""
-        if trainer.global_step > 0 and self._last_global_step_saved != trainer.global_step:
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
-
-
-class GradNormMonitor(Callback):
-    """Logs the norm of all gradients before clipping as `train/grad_norm`."""
-
-    def __init__(self, norm_type: float = 2):
-        self.norm_type = norm_type
-
-    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any) -> None:
-        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients, self.norm_type)
-        pl_module.log("train/grad_norm", norm, on_step=True, on_epoch=False, batch_size=1)
-
-
 class ProgressLog(Callback):
-    """A line of facts every few steps: step, loss, speed, memory, time left."""
+    """A line of facts every few steps: step, loss, speed, memory, time left; and one for each validation.
+
+    The speed is that of training alone: what happens between a step and the next does not count.
+    """
 
     def __init__(self, every_n_steps: int = 10):
         self.every_n_steps = max(1, every_n_steps)
         self._last = (0, 0.0)  # step, seconds
         self._tokens = 0
+        self._paused = True
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._last = (trainer.global_step, time.monotonic())
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._paused:
+            self._last, self._tokens, self._paused = (trainer.global_step, time.monotonic()), 0, False
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._tokens += int((~batch["attention_masks"]).sum())
+        if not trainer.is_global_zero:
+            return
+        self._tokens += int((~batch["attention_masks"]).sum()) * trainer.world_size
         step = trainer.global_step
         due = step % self.every_n_steps == 0 or step == trainer.max_steps or step == 1
         if step <= self._last[0] or not due:
@@ -87,14 +72,16 @@ class ProgressLog(Callback):
         )  # fmt: skip
         self._last, self._tokens = (step, now), 0
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        self._paused = True
         metrics = trainer.callback_metrics
-        if "val/loss" in metrics and not trainer.sanity_checking:
+        if "val/loss" in metrics and trainer.is_global_zero:
             log.info(
                 "step %d  held-out loss %.3f, top-5 accuracy %.3f",
                 trainer.global_step, metrics["val/loss"], metrics["val/top_5_accuracy"],
             )  # fmt: skip
-        self._last, self._tokens = (trainer.global_step, time.monotonic()), 0
 
 
 def _memory(device: torch.device) -> str:
@@ -110,16 +97,19 @@ def _clock(seconds: float) -> str:
 
 
 class StopGracefully(Callback):
-    """On Ctrl+C or SIGTERM finish the optimizer step, let the checkpoint callback save it, and stop.
+    """On Ctrl+C or SIGTERM finish the step, let the checkpoint callback save it, and stop.
 
-    A second signal stops at once. `stopped` tells main which exit code to give.
+    A second signal stops at once. Of several processes all stop at the same step, whichever of them was asked.
+    `stopped` tells main which exit code to give.
     """
 
     def __init__(self) -> None:
         self.stopped = False
+        self._first = True  # of the run's processes
         self._previous: dict[int, Any] = {}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        self._first = trainer.is_global_zero
         self._take_signals()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -137,16 +127,28 @@ class StopGracefully(Callback):
         if self.stopped:
             raise KeyboardInterrupt
         self.stopped = True
-        log.info("stopping: this step is finished and saved first (once more stops at once)")
+        if self._first:
+            log.info("stopping: this step is finished and saved first (once more stops at once)")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        accumulated = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self.stopped and accumulated:
-            trainer.should_stop = True
+        asked = trainer.strategy.reduce_boolean_decision(self.stopped, all=False)  # with one process: its own
+        if not asked:
+            return
+        if not self.stopped and self._first:
+            log.info("stopping: another process of this run was asked to")
+        self.stopped = True
+        if not validation_follows(trainer):
+            trainer.limit_val_batches = 0  # else Lightning validates where it stops, which may take minutes
+        trainer.should_stop = True
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+
+
+def stop_asked(trainer: L.Trainer) -> bool:
+    """Whether this process was asked to stop: what can wait should not be begun any more."""
+    return any(isinstance(callback, StopGracefully) and callback.stopped for callback in trainer.callbacks)  # type: ignore[attr-defined]

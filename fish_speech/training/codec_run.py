@@ -21,7 +21,8 @@ from ..models.firefly import FireflyCodec, FireflyConfig
 from ..models.loading import DEFAULT_CODEC, codec_config, load_codec, make_codec_config
 from .codec_data import CodecDataModule
 from .codec_module import CodecTraining, new_codec
-from .run import build_trainer, find_resume, fit, only_run, record_of, refuse_changed, tell_of_new_end
+from .run import build_trainer, fit, only_run
+from .starting import find_resume, record_of, refuse_changed, tell_of_new_end
 
 log = logging.getLogger(__name__)
 

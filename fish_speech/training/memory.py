@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import sys
+from pathlib import Path
 
 import torch
 
@@ -11,6 +14,14 @@ from ..models.dual_ar import DualARConfig
 
 _BYTES = 4  # per activation; autocast halves some of them, which is left as reserve
 _SHARE = 0.6  # of the free memory that activations may take
+_OUT_OF_MEMORY = (  # of torch's allocators for the CPU (Linux and macOS, Windows), CUDA, cuBLAS, cuDNN and MPS
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "std::bad_alloc",
+)
 
 
 def activation_bytes(config: DualARConfig, tokens: int) -> int:
@@ -30,16 +41,50 @@ def free_bytes(device: str) -> int | None:
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
     if sys.platform == "linux":
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return _available_linux()
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     return None
 
 
-def choose_recompute(config: DualARConfig, tokens: int, device: str) -> tuple[bool, str]:
-    """Whether to recompute activations for batches of `tokens` positions on `device`, and why."""
-    needed, free = activation_bytes(config, tokens), free_bytes(device)
+def _available_linux() -> int:
+    """What programs can have without swapping: free pages and the cache that the system would give up."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def choose_micro_batch(config: DualARConfig, samples: int, longest: int, device: str) -> tuple[int, bool, str]:
+    """How many of `samples` samples to run at once, whether to recompute activations, and why.
+
+    By the estimate for samples of `longest` tokens: half and half again until they fit; recomputation, which costs a
+    third more time, only where one sample alone does not.
+    """
+    free = free_bytes(device)
     if free is None:
-        return False, "free memory unknown"
-    reason = f"a full batch of {tokens} tokens keeps about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
-    return needed > _SHARE * free, reason
+        return samples, False, "free memory unknown"
+    micro = samples
+    while micro > 1 and activation_bytes(config, micro * longest) > _SHARE * free:
+        micro = -(-micro // 2)
+    needed = activation_bytes(config, micro * longest)
+    reason = f"{micro} x {longest} tokens keep about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+    return micro, needed > _SHARE * free, reason
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on any device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(phrase in text for phrase in _OUT_OF_MEMORY)
+
+
+def release_memory() -> None:
+    """Give back what a failed attempt left, so that the next one finds it."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()

@@ -93,11 +93,12 @@ def test_coverage_is_whole_and_counts_seconds(packed, tokenizer):
 def test_coverage_names_clips_that_are_too_long_or_were_not_packed(make_clips, tmp_path, tokenizer):
     data = make_clips(tmp_path / "data", {"anna": 5})
     np.save(data / "anna" / "0001.npy", np.zeros((3, 500), np.int32))
+    (data / "anna" / "0001.lab").write_text("She says all that fits into 23 seconds. " * 8, encoding="utf-8")
     (data / "anna" / "0002.lab").unlink()
     build(data, tmp_path / "protos")
     text = module(tmp_path / "protos", tokenizer).coverage()
     assert "3 of 5 clips (60 %)" in text and "left out 2" in text
-    assert "anna/0002 (no transcript (.lab))" in text and "anna: anna says 1. (longer than 200 tokens)" in text
+    assert "anna/0002 (no transcript (.lab))" in text and "(longer than 200 tokens)" in text and "anna: She says all that" in text
 
 
 def test_workers_change_nothing(packed, tokenizer):
@@ -187,13 +188,13 @@ def test_a_sample_holds_several_clips_of_one_voice_and_never_of_two(make_clips, 
     build(make_clips(tmp_path / "data", {"anna": 24, "bob": 9, "cleo": 15}), tmp_path / "protos")
     data = module(tmp_path / "protos", tokenizer, pack_length=150, val_share=0.0)
     speakers, start = data.dataset.clips.speakers, tokenizer.encode("<|im_start|>system\n")
-    samples = [sample for batch in take(data._stream(0), data.batches_per_epoch()) for _, sample in batch]
+    samples = [sample for batch in take(data.stream(), data.batches_per_epoch()) for _, sample in batch]
     assert all(len({speakers[clip] for clip in sample}) == 1 for sample in samples)
     assert sorted(clip for sample in samples for clip in sample) == list(range(48))
     assert max(map(len, samples)) > 1
     first = next(iter(data.train_dataloader()))["inputs"][0, 0].tolist()
     begins = [i for i in range(len(first)) if first[i : i + len(start)] == start]
-    assert len(begins) == len(next(iter(data._stream(0)))[0][1])
+    assert len(begins) == len(next(iter(data.stream()))[0][1])
 
 
 def test_seconds_are_counted_at_the_frame_rate_that_extraction_noted(make_clips, tmp_path, tokenizer):

@@ -61,24 +61,21 @@ def test_a_stream_resumed_at_a_batch_continues_the_one_that_never_stopped(start)
     assert take(stream(start=start), 20) == take(stream(), start + 20)[start:]
 
 
-def test_the_ranks_share_every_epoch_evenly():
-    one, two = (stream(rank=rank, world_size=2) for rank in range(2))
-    plan = one.plan(0)
-    count = one.batches_in(0)
-    assert count == two.batches_in(0) == -(-len(plan) // 4)
-    seen = [item for batches in zip(take(one, count), take(two, count)) for batch in batches for item in batch]
-    assert {epoch for epoch, _ in seen} == {0} and take(one, count + 1)[-1][0][0] == 1
-    assert {sample for _, sample in seen} == set(plan) and len(seen) - len(plan) in (0, 1)
-
-
 @given(st.integers(1, 9), st.integers(1, 4), st.integers(1, 3))
-def test_every_rank_gets_a_sample_of_every_batch(count, world_size, batch_size):
-    streams = [stream(count, rank=r, world_size=world_size, batch_size=batch_size) for r in range(world_size)]
-    for batches in zip(*(take(one, 7) for one in streams)):
-        assert all(batches) and max(map(len, batches)) - min(map(len, batches)) <= 1
+def test_the_ranks_together_see_what_one_process_sees_with_their_batch_sizes_sum(count, world_size, batch_size):
+    ranks = [stream(count, rank=r, world_size=world_size, batch_size=batch_size) for r in range(world_size)]
+    alone = stream(count, batch_size=batch_size * world_size)
+    for number, whole in enumerate(take(alone, 7)):
+        shares = [rank.items_at(number) for rank in ranks]
+        assert sorted(item for share in shares for item in share) == sorted(whole)
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_repeated_samples_are_logged(caplog):
-    caplog.set_level("INFO")
-    take(stream(1, world_size=3), 1)
-    assert "repeating some" in caplog.text
+@given(st.integers(1, 40), st.integers(1, 3), st.integers(0, 60))
+def test_a_batch_can_be_asked_for_by_its_number(count, batch_size, number):
+    batches = take(stream(count, batch_size=batch_size), number + 1)
+    asked = stream(count, batch_size=batch_size)
+    assert asked.items_at(number) == batches[number]
+    epoch, place = asked.place(number)
+    assert epoch == batches[number][0][0]
+    assert place == sum(batch[0][0] == epoch for batch in batches) - 1

@@ -10,11 +10,11 @@ import torch
 from omegaconf import OmegaConf
 
 from fish_speech.errors import INTERRUPTED, UserError
+from fish_speech.ranks import RANKS
 from fish_speech.training import run
 from fish_speech.training.callbacks import StopGracefully
-from fish_speech.training.run import find_resume, finish, only_run, start_weights
-
-RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")
+from fish_speech.training.run import finish, only_run
+from fish_speech.training.starting import find_resume, start_weights
 
 
 @pytest.fixture()
@@ -23,6 +23,7 @@ def config(tmp_path):
     (tmp_path / "checkpoints").mkdir()
     torch.save({"global_step": 4, "state_dict": {}}, tmp_path / "checkpoints" / "step_000000004.ckpt")
     values = {"project": "p", "resume_step": None, "reached_is_done": False, "trainer": {"max_steps": 6}}
+    values["data"] = {"batch_size": 4}
     config = OmegaConf.create({**values, "paths": {"ckpt_dir": str(tmp_path / "checkpoints")}})
     OmegaConf.set_struct(config, True)
     return config

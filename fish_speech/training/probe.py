@@ -1,0 +1,66 @@
+"""A trial step before training: does the longest batch fit into memory, and how long does it take?"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..log import peak_memory_gb
+from .memory import release_memory
+from .parallel import any_process
+
+if TYPE_CHECKING:
+    from ..datasets.datamodule import SemanticDataModule
+    from .module import TextToSemantic
+
+_WARM_S = 20.0  # a first pass shorter than this is timed a second time, without what only a first one does
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a forward and backward pass over the longest samples took."""
+
+    samples: int  # samples run
+    tokens: int  # tokens in them, padding left out
+    micro_batch: int  # samples at once that fitted
+    seconds: float
+    peak_bytes: int | None  # highest use of memory: of the GPU, else of the process; None: unknown
+    recompute: bool  # whether activations are recomputed
+
+
+def probe_longest(module: TextToSemantic, data: SemanticDataModule) -> Probe:
+    """Run the longest samples of an epoch as training will, and forget the gradients.
+
+    Where they do not fit, `module` is left with the smaller micro-batch that does. What the optimizer will allocate in
+    its first step is held meanwhile. Raises UserError where not even one sample fits.
+    """
+    batch = module.transfer_batch_to_device(data.longest_batch(module.micro_batch), module.device, 0)
+    reserve = [torch.empty_like(p) for p in module.parameters() if p.requires_grad for _ in range(2)]
+    seconds = _pass(module, batch)
+    if any_process(seconds < _WARM_S, module.device):  # all or none: a pass is shared
+        seconds = _pass(module, batch)
+    tokens, samples = int((~batch["attention_masks"]).sum()), len(batch["inputs"])
+    if module.device.type == "cuda":
+        peak: int | None = torch.cuda.max_memory_allocated(module.device)
+    else:
+        peak = int(peak_memory_gb() * 1e9) or None
+    del reserve, batch
+    release_memory()
+    return Probe(samples, tokens, module.micro_batch, seconds, peak, module.model.recompute_activations)
+
+
+def _pass(module: TextToSemantic, batch: dict[str, torch.Tensor]) -> float:
+    """Seconds of one pass."""
+    if module.device.type == "cuda":
+        torch.cuda.synchronize(module.device)
+    start = time.perf_counter()
+    module.step_gradients(batch, number=0)
+    if module.device.type == "cuda":
+        torch.cuda.synchronize(module.device)
+    seconds = time.perf_counter() - start
+    for parameter in module.parameters():
+        parameter.grad = None
+    return seconds
