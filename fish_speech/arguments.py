@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from .device import DEVICES, PRECISIONS
 from .versions import DEFAULT_VERSION, VERSIONS
@@ -73,6 +74,29 @@ def add_offline(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--offline", action="store_true", help="never ask the network for missing weights")
 
 
+def add_runner(parser: argparse._ActionsContainer) -> None:
+    """Add `--runner` and `--ray-address`."""
+    parser.add_argument(
+        "--runner", choices=("local", "ray"), default="local", help="processes here, or a Ray cluster (default: local)"
+    )
+    parser.add_argument(
+        "--ray-address", metavar="HOST:PORT", help="the cluster (default: what RAY_ADDRESS names, else this machine's)"
+    )
+
+
+def runner_problem(given: argparse.Namespace) -> str | None:
+    """Say why the flags of add_runner contradict each other; None if they do not."""
+    if given.ray_address is not None and given.runner != "ray":
+        return "--ray-address has no effect without --runner ray"
+    return None
+
+
+def use_ray_address(given: argparse.Namespace) -> None:
+    """Let Ray, in this process and in its children, take the cluster of --ray-address. Called by main only."""
+    if given.ray_address is not None:
+        os.environ["RAY_ADDRESS"] = given.ray_address
+
+
 def add_seed(parser: argparse._ActionsContainer, default: int = 42) -> None:
     """Add `--seed`."""
     parser.add_argument(
@@ -93,6 +117,14 @@ def non_negative_int(text: str) -> int:
     value = int(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
+    return value
+
+
+def percent(text: str) -> float:
+    """Parse a number from 0 to 100."""
+    value = float(text)
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text} is not a percentage from 0 to 100")
     return value
 
 

@@ -29,6 +29,7 @@ class Hardware:
     cuda_bf16: bool = False
     mps: bool = False
     cpu_bf16: bool = False
+    cuda_count: int = 0  # CUDA devices
 
     def describe(self) -> str:
         """Say what was found, for error messages."""
@@ -81,6 +82,7 @@ def probe_hardware() -> Hardware:
         cuda_bf16=cuda and torch.cuda.is_bf16_supported(including_emulation=False),
         mps=torch.backends.mps.is_available(),
         cpu_bf16=bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False,
+        cuda_count=torch.cuda.device_count() if cuda else 0,
     )
 
 

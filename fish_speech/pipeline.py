@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,12 +28,15 @@ class Step:
     name: str
     arguments: Sequence[str]
     left_out_is_fine: bool = False  # exit code 1 of a batch, some items left out, does not stop the pipeline
+    late: Callable[[], Sequence[str]] | None = None  # further arguments, settled when the step's turn has come
 
 
 def run_steps(steps: Sequence[Step], log_folder: Path) -> int:
     """Run steps in order until one fails; return 0 or the exit code of the one that did not end well."""
     for number, step in enumerate(steps, 1):
-        log.info("[%d/%d] %s: python %s", number, len(steps), step.name, subprocess.list2cmdline(step.arguments))
+        if step.late is not None:
+            step = replace(step, arguments=[*step.arguments, *step.late()], late=None)
+        log.info("[%d/%d] %s: %s", number, len(steps), step.name, command_line(step))
         code = run_step(step, log_folder / f"{step.name}.log")
         if code == FAILED and step.left_out_is_fine:
             log.warning("%s left items out (listed above); going on, as --keep-going says", step.name)
@@ -45,9 +48,17 @@ def run_steps(steps: Sequence[Step], log_folder: Path) -> int:
     return DONE
 
 
-def run_step(step: Step, log_file: Path) -> int:
-    """Run one step to its end, passing Ctrl+C and SIGTERM on to it; return its exit code."""
-    log_file.parent.mkdir(parents=True, exist_ok=True)
+def command_line(step: Step) -> str:
+    """The step as it could be typed, as far as it is settled."""
+    return f"python {subprocess.list2cmdline(step.arguments)}"
+
+
+def run_step(step: Step, log_file: Path | None) -> int:
+    """Run one step to its end, passing Ctrl+C and SIGTERM on to it; return its exit code. None keeps no log."""
+    if log_file is None:
+        log_file = Path(os.devnull)
+    else:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONUTF8": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with log_file.open("ab", buffering=0) as record:

@@ -16,13 +16,15 @@ CODEC_RECORD = ".codec.json"  # in a data folder: the codec that its codes were 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How finetune_tts.py trains where the user does not say."""
+    """How finetune_tts.py trains where the user does not say, and beyond what it warns."""
 
     lora_config: str = "r_8_alpha_16"  # a name in configs/lora, or none: all weights
     learning_rate: float = 5e-5
     max_steps: int = 300
     max_epochs: int | None = None  # if that ends sooner
     max_length: int | None = None  # tokens of a packed sample; None: 4096, 1024 without CUDA
+    safe_learning_rate: float = 5e-5  # above, noise or collapse is seen after 300 steps
+    safe_steps: int | None = 300  # more risk overfitting; None: no such number is known
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,14 @@ VERSIONS: dict[str, ModelVersion] = {
         prompt_format="prompt",
         # So small a base has no room to spare: adapters hardly change its voice, and it was trained on short samples.
         # Held-out loss is lowest after five passes over ten minutes of speech; the voice is nearer after some more.
-        recipe=Recipe(lora_config="none", learning_rate=1.5e-4, max_epochs=12, max_length=384),
+        recipe=Recipe(
+            lora_config="none",
+            learning_rate=1.5e-4,
+            max_epochs=12,
+            max_length=384,
+            safe_learning_rate=1.5e-4,
+            safe_steps=None,
+        ),
         made_by="docs/minnow.md",
     ),
 }

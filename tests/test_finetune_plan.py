@@ -1,4 +1,4 @@
-"""What finetune_tts.py plans where the user says little: the model version's recipe, under whatever is said."""
+"""What finetune_tts.py plans: the model version's recipe under whatever is said, and each flag where it belongs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 
 import finetune_tts
 from fish_speech import arguments
+from fish_speech.finetuning.request import check, fill_in, given_flags
+from fish_speech.finetuning.steps import plan as planned
 from fish_speech.versions import VERSIONS
 
 KEYS = {
@@ -30,9 +32,9 @@ def overrides(tmp_path, monkeypatch):
         fixed += ["--pretrained-ckpt-path", str(tmp_path / "base")]
         monkeypatch.setattr(sys, "argv", ["finetune_tts.py", *fixed, *map(str, flags)])
         options = finetune_tts.make_parser().parse_args()
-        finetune_tts.fill_in(options)
-        finetune_tts.check(options)
-        step = finetune_tts.plan(options)[-1]
+        fill_in(options)
+        given = given_flags(sys.argv[1:])
+        step = planned(options, check(options, given), given)[-1]
         assert step.name == "train"
         return dict(argument.split("=", 1) for argument in step.arguments if "=" in argument)
 
@@ -97,12 +99,14 @@ def test_epochs_without_steps_are_not_cut_short_by_the_recipes_steps(overrides, 
 
 def test_help_shows_the_recipes_as_they_are(monkeypatch):
     said = re.sub(r"\s+", " ", finetune_tts.make_parser().format_help())
+    flags = set(asdict(VERSIONS["1.5"].recipe)) - {"safe_learning_rate", "safe_steps"}  # the two are no flags' defaults
     for version in VERSIONS.values():
-        for name in asdict(version.recipe):
+        for name in flags:
             value = getattr(version.recipe, name)
             unset = {"max_length": "4096, without CUDA 1024", "max_epochs": "any"}.get(name)
             shown = unset if value is None else f"{value:g}" if isinstance(value, float) else value
             assert f"{shown}" in said.rpartition(f"--{name.replace('_', '-')} ")[2][:250], name
+    assert f"1e-5 to {VERSIONS['1.5'].recipe.safe_learning_rate:g} is safe for 1.5" in said
     other = replace(VERSIONS["minnow"], recipe=replace(VERSIONS["minnow"].recipe, max_steps=12345))
     monkeypatch.setitem(VERSIONS, "minnow", other)
     assert arguments.recipe_default("max_steps") == f"default: {VERSIONS['1.5'].recipe.max_steps}; minnow 12345"

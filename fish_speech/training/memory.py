@@ -81,10 +81,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(phrase in text for phrase in _OUT_OF_MEMORY)
 
 
-def release_memory() -> None:
-    """Give back what a failed attempt left, so that the next one finds it."""
+def release_memory(device: torch.device) -> None:
+    """Give back what a failed attempt on `device` left, so that the next one finds it."""
     gc.collect()
-    if torch.cuda.is_available():
+    if device.type == "cuda":
         torch.cuda.empty_cache()
-    if torch.backends.mps.is_available():
+    elif device.type == "mps":
         torch.mps.empty_cache()

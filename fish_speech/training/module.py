@@ -100,7 +100,7 @@ class TextToSemantic(L.LightningModule):
                 break
             for parameter in self.parameters():
                 parameter.grad = None
-            release_memory()
+            release_memory(self.device)
             self._need_less(failure or "another process ran out of memory")
         sum_gradients(self.parameters())
         return LossSums(*summed(total).unbind()).means()

@@ -125,7 +125,7 @@ def plan_run(
     assert data.dataset is not None
     clips = data.dataset.clips
     accumulation = int(config.trainer.accumulate_grad_batches)
-    processes = int(config.trainer.devices) * int(config.trainer.num_nodes)
+    processes = data.processes
     samples = epoch_plan(clips.speakers, data.train_lengths, data.pack_length, data.seed, 0)
     steps_per_epoch = -(-len(samples) // (config.data.batch_size * accumulation * processes))
     longest = max(sum(data.train_lengths[clip] for clip in sample) for sample in samples)

@@ -48,7 +48,7 @@ def probe_longest(module: TextToSemantic, data: SemanticDataModule) -> Probe:
     else:
         peak = int(peak_memory_gb() * 1e9) or None
     del reserve, batch
-    release_memory()
+    release_memory(module.device)
     return Probe(samples, tokens, module.micro_batch, seconds, peak, module.model.recompute_activations)
 
 

@@ -17,8 +17,11 @@ RECORDINGS = {  # file: seconds, words
     "ben/Three.WAV": (1.1, "Three follows two."),
     "ben/four.wav": (0.7, "Four ends it."),
 }
-# A rate so high that four steps change what the voice says.
-TRAINING = ("--batch-size", 2, "--max-length", 128, "--learning-rate", 0.01, "--warmup-steps", 0, "--device", "cpu")
+# A rate so high that four steps change what the voice says. Spoken samples and tournaments take most of a short run's
+# time and have tests of their own.
+TRAINING = ("--batch-size", 2, "--max-length", 128, "--learning-rate", 0.01, "--warmup-steps", 0,
+            "--sample-every-n-steps", 0, "--device", "cpu")  # fmt: skip
+FULL_PIPELINE = ("--full-pipeline", "--tournament-texts", 0)
 
 
 @pytest.fixture()
@@ -50,7 +53,7 @@ def finished(tmp_path_factory, small_base) -> Path:
             )
             full = run(
                 "finetune_tts.py",
-                *("--project", "voice", "--data-dir", "training_data/voice", "--full-pipeline", "--max-steps", 4),
+                *("--project", "voice", "--data-dir", "training_data/voice", *FULL_PIPELINE, "--max-steps", 4),
                 *TRAINING,
                 cwd=folder,
             )

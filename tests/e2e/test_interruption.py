@@ -19,7 +19,7 @@ import torch
 from fish_speech.checkpoint import list_checkpoints, read_file
 
 from ..conftest import CODEC_FILE
-from .conftest import TRAINING
+from .conftest import FULL_PIPELINE, TRAINING
 from .scripts import BASE, TIMEOUT_S, contents, data_set, leftovers, put_base, record, run, start
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
@@ -218,7 +218,7 @@ def test_a_full_pipeline_killed_at_a_random_moment_ends_with_the_same_voice(fini
         shutil.rmtree(again / made)
     for codes in (again / "training_data/voice").rglob("*.npy"):
         codes.unlink()
-    arguments = ("--project", "voice", "--data-dir", "training_data/voice", "--full-pipeline", "--max-steps", 4)
+    arguments = ("--project", "voice", "--data-dir", "training_data/voice", *FULL_PIPELINE, "--max-steps", 4)
     kill_at_random("finetune_tts.py", *arguments, *TRAINING, cwd=again, seconds=9, rng=rng)
     run("finetune_tts.py", *arguments, *TRAINING, cwd=again)
     merged = "checkpoints/voice-merged/model.pth"

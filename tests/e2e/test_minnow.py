@@ -14,6 +14,7 @@ from fish_speech.synthesis.speak import SpeechRequest, load_speaker
 from fish_speech.versions import VERSIONS
 
 from ..conftest import REPO
+from .conftest import FULL_PIPELINE
 from .scripts import run
 
 FOLDER = REPO / VERSIONS["minnow"].folder
@@ -80,7 +81,7 @@ def test_the_demos_commands_turn_recordings_into_a_voice(tmp_path):
         "minnow",
         "--data-dir",
         data,
-        "--full-pipeline",
+        *FULL_PIPELINE,
         "--max-steps",
         "4",
     ]

@@ -15,6 +15,7 @@ import soundfile
 
 from fish_speech.checkpoint import list_checkpoints, read_file
 
+from .conftest import FULL_PIPELINE
 from .scripts import REPO, TIMEOUT_S, leftovers, put_base, run, start
 from .test_interruption import assert_equal_states, wait_for
 
@@ -51,7 +52,7 @@ def test_real_recordings_go_the_whole_way_and_every_one_is_accounted_for(tmp_pat
     assert 0.99 < summary["total_duration_minutes"] * 60 / recorded <= 1.0001  # less the silence around cut pieces
 
     project = ("--data-dir", "training_data/allison", "--max-steps", STEPS, "--batch-size", 2, "--log-every-n-steps", 1)
-    process = start("finetune_tts.py", "--project", "stopped", *project, "--full-pipeline", cwd=tmp_path)
+    process = start("finetune_tts.py", "--project", "stopped", *project, *FULL_PIPELINE, cwd=tmp_path)
     output = tmp_path / "finetune_tts.py.out"
     wait_for(output, f"step {STEPS // 2 - 2}/{STEPS}", process)
     process.send_signal(signal.SIGINT)
@@ -78,7 +79,7 @@ def test_real_recordings_go_the_whole_way_and_every_one_is_accounted_for(tmp_pat
     saved = list_checkpoints(tmp_path / "results/stopped/checkpoints")
     assert 8 <= saved[-1].step < STEPS and f"stopped at step {saved[-1].step}," in said
 
-    again = run("finetune_tts.py", "--project", "stopped", *project, "--full-pipeline", cwd=tmp_path)
+    again = run("finetune_tts.py", "--project", "stopped", *project, *FULL_PIPELINE, cwd=tmp_path)
     assert f"0 encoded (0.0 s), {count} done before" in again.stdout
     assert f"continuing this project exactly from {saved[-1].path.relative_to(tmp_path)}" in again.stderr
     assert f"merged step {STEPS} into" in again.stdout

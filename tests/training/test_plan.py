@@ -15,6 +15,7 @@ from fish_speech.device import DeviceChoice
 from fish_speech.train import compose_config
 from fish_speech.training import plan as planning
 from fish_speech.training.plan import plan_run, render, warnings_of
+from fish_speech.training.run import process_count
 from fish_speech.versions import VERSIONS
 
 CPU = DeviceChoice("cpu", "fp32", "asked for")
@@ -51,6 +52,7 @@ def planned(tmp_path, make_clips, tokenizer, golden_dual_ar, monkeypatch):
         given = ["project=voice", "data.batch_size=2", "pretrained_ckpt_path=base", "trainer.max_steps=30"]
         given += ["trainer.val_check_interval=10", *chosen, *overrides]
         config = compose_config("text2semantic_finetune", given)
+        data.processes = process_count(config)
         return plan_run(config, data, model, device, probe, start, estimated), data, model
 
     return make

@@ -1,0 +1,216 @@
+"""Check a request before anything is run: what it lacks, and which of its flags would do nothing."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from .. import configs
+from ..arguments import runner_problem
+from ..errors import UserError
+from ..prepare import flags as prepare_flags
+from ..versions import VERSIONS
+
+STEPS = ("prepare_data", "extract_tokens", "build_dataset", "train", "tournament", "merge_weights")
+_TRAINING = (
+    "--max-steps", "--max-epochs", "--batch-size", "--gradient-accumulation-steps", "--max-length", "--learning-rate",
+    "--warmup-steps", "--lora-config", "--save-every-n-steps", "--log-every-n-steps", "--precision", "--seed",
+    "--resume-latest", "--resume-from-checkpoint", "--checkpoint-path", "--early-stopping-patience",
+    "--sample-every-n-steps", "--num-gpus", "--num-nodes",
+)  # fmt: skip
+_EXTRACTION = ("--batch-size-extract", "--num-workers-extract", "--device-extract")
+_PREPARATION = {*prepare_flags.VALUES, *prepare_flags.SWITCHES}
+_STEP_FLAGS = ("--full-pipeline", *(f"--{name.replace('_', '-')}" for name in STEPS))
+# The guide names the data set beside --list-checkpoints and --merge-weights too, so that one line serves all steps.
+_WITH_LIST = {"--list-checkpoints", "--project", "--data-dir"}
+_WITH_DOCTOR = {"--doctor", "--model-version", "--device", "--pretrained-ckpt-path"}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a request does, of all that there is to do."""
+
+    prepares: bool
+    extracts: bool
+    packs: bool
+    trains: bool
+    compares: bool
+    merges: bool
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether it reads a data set that the user must name."""
+        return self.prepares or self.extracts or self.packs
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether it reads a base model."""
+        return self.extracts or self.trains or self.compares or self.merges
+
+
+def given_flags(argv: Sequence[str]) -> set[str]:
+    """The flags that a command line names, without their values."""
+    return {word.split("=")[0] for word in argv if word.startswith("--")}
+
+
+def fill_in(options: argparse.Namespace) -> None:
+    """Put the model version's way of training where the user says nothing."""
+    recipe = VERSIONS[options.model_version].recipe
+    if options.max_steps is not None or options.max_epochs is not None:  # the user's word alone says how long
+        recipe = replace(recipe, max_steps=1_000_000_000, max_epochs=None)
+    for name, value in asdict(recipe).items():
+        if getattr(options, name, value) is None:
+            setattr(options, name, value)
+
+
+def is_prepared(folder: Path) -> bool:
+    """Whether a folder is a data set: it has transcripts as prepare_dataset.py writes them."""
+    return next(folder.rglob("*.lab"), None) is not None
+
+
+def work_of(options: argparse.Namespace) -> Work:
+    """What the chosen steps come to; a full pipeline prepares where the data is raw."""
+    full = options.full_pipeline
+    return Work(
+        prepares=options.prepare_data or (full and options.data_dir is not None and not is_prepared(options.data_dir)),
+        extracts=options.extract_tokens or full,
+        packs=options.build_dataset or options.train or full,
+        trains=options.train or full,
+        compares=options.tournament or (full and options.tournament_texts > 0),
+        merges=options.merge_weights or full,
+    )
+
+
+def check(options: argparse.Namespace, given: Collection[str]) -> Work:
+    """Refuse requests that do not make sense, before anything is run; return what the others do."""
+    if options.doctor:
+        _refuse(given, set(given) - _WITH_DOCTOR, "--doctor looks at the machine and runs no step")
+    else:
+        _check_project(options.project)
+    if options.list_checkpoints:
+        _refuse(given, set(given) - _WITH_LIST, "--list-checkpoints runs no step")
+    work = work_of(options)
+    if options.doctor or options.list_checkpoints:
+        return work
+    if not any(getattr(options, name) for name in (*STEPS, "full_pipeline")):
+        raise UserError("no step is chosen", "there is nothing to do", "add --full-pipeline, or a step such as --train")
+    if work.needs_data:
+        _check_data(options.data_dir)
+    for names, why in _idle(options, work):
+        _refuse(given, names, why)
+    problem = prepare_flags.without_effect(options) or runner_problem(options)
+    if problem:
+        raise UserError(problem, "a flag that does nothing is a mistake", "leave it out")
+    known = [*configs.names("lora"), "none"]
+    if options.lora_config not in known:
+        raise UserError(
+            f"unknown LoRA config {options.lora_config!r}", f"known: {', '.join(known)}", "choose one of these"
+        )
+    _check_steps(options, work)
+    if work.trains:
+        check_processes(options)
+    return work
+
+
+def _check_project(project: str | None) -> None:
+    if project is None:
+        raise UserError(
+            "--project is missing",
+            "it names results/PROJECT and checkpoints/PROJECT-merged; --doctor alone needs none",
+            "add --project my_voice",
+        )
+    if not re.fullmatch(r"[\w][\w .+-]{0,99}", project):
+        raise UserError(
+            f"--project {project!r} cannot be a folder name",
+            "it names results/PROJECT and checkpoints/PROJECT-merged",
+            "use letters, digits, and . _ - inside",
+        )
+
+
+def _check_data(folder: Path | None) -> None:
+    if folder is None:
+        raise UserError("--data-dir is missing", "this step reads the data set", "add --data-dir training_data/NAME")
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no folder {folder}",
+            "the data set is read from there",
+            "python prepare_dataset.py --input RECORDINGS --output training_data/NAME",
+        )
+
+
+def _refuse(given: Collection[str], idle: Collection[str], why: str) -> None:
+    """Raise UserError for the first given flag that is `idle`."""
+    found = sorted(set(given) & set(idle))
+    if found:
+        raise UserError(f"{found[0]} has no effect here", why, "leave it out")
+
+
+def _idle(options: argparse.Namespace, work: Work) -> Iterator[tuple[Collection[str], str]]:
+    """Yield flags that do nothing in this request, with the reason."""
+    nobody = "no step of this command uses it"
+    loses_clips = [work.prepares, work.extracts, work.packs]
+    goes_on = sum(loses_clips) > 1 or work.trains
+    computes = work.trains or work.extracts
+    rules = (
+        (_TRAINING, work.trains, nobody),
+        (_EXTRACTION, work.extracts, nobody),
+        (("--max-left-out",), work.extracts or work.packs, nobody),
+        (("--keep-going",), goes_on, "no step follows one that may leave clips out"),
+        (("--force-mps",), computes or work.compares, nobody),
+        (("--device",), computes or work.prepares or work.compares, nobody),
+        (("--model-version", "--pretrained-ckpt-path", "--offline"), work.needs_base, nobody),
+        (("--tournament-texts",), work.compares or options.full_pipeline, nobody),
+        (("--checkpoint-step",), work.merges, nobody),
+        (("--runner", "--ray-address"), work.prepares or work.extracts, nobody),
+        (("--strategy",), options.num_gpus * options.num_nodes > 1, "one process trains; --num-gpus N makes it several"),
+    )  # fmt: skip
+    yield from ((names, why) for names, has_effect, why in rules if not has_effect)
+    if not work.prepares:
+        idle = _PREPARATION - {"--language"} if work.compares else _PREPARATION  # the tournament listens to it
+        yield (
+            idle,
+            f"{options.data_dir} is a data set already: nothing is prepared" if options.full_pipeline else nobody,
+        )
+    if options.runner == "ray":
+        yield ("--num-workers-extract",), "with --runner ray the cluster says how many"
+
+
+def _check_steps(options: argparse.Namespace, work: Work) -> None:
+    """Refuse numbers that contradict each other."""
+    if options.tournament and options.tournament_texts == 0:
+        raise UserError(
+            "--tournament-texts 0 contradicts --tournament", "0 switches it off", "leave one of the two out"
+        )
+    if work.trains and work.merges and (options.checkpoint_step or 0) > options.max_steps:
+        raise UserError(
+            f"--checkpoint-step {options.checkpoint_step} is never reached",
+            f"training ends at step {options.max_steps}",
+            f"choose an earlier step, or --max-steps {options.checkpoint_step}",
+        )
+
+
+def check_processes(options: argparse.Namespace) -> None:
+    """Refuse more training processes than the machine has devices for; on the CPU any number may be asked for."""
+    wanted = options.num_gpus
+    if wanted > 1 and options.device != "cpu":
+        from ..device import probe_hardware
+
+        hardware = probe_hardware()
+        if options.device == "mps" or options.force_mps or hardware.cuda_count < wanted:
+            raise UserError(
+                f"--num-gpus {wanted} asks for more GPUs than can be used here",
+                f"torch found: {hardware.describe()}, {hardware.cuda_count} CUDA devices",
+                f"--num-gpus {max(1, hardware.cuda_count)}, or --device cpu for {wanted} processes on the CPU",
+            )
+    several = [name for name in STEPS if getattr(options, name) and name != "train"] + ["full_pipeline"] * (
+        options.full_pipeline
+    )
+    if options.num_nodes > 1 and several:
+        raise UserError(
+            f"--num-nodes {options.num_nodes} trains only, and --{several[0].replace('_', '-')} is asked for too",
+            "the command is started on every node, and only training may run several times at once",
+            "run the other steps before and after it, on one node",
+        )

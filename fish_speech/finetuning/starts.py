@@ -1,0 +1,145 @@
+"""Where training starts and what is merged: find checkpoints, read what they say of their runs, list them."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+from pathlib import Path
+
+from .. import configs
+from ..checkpoint import CheckpointFile, checkpoint_dir, list_checkpoints
+from ..errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def start_values(options: argparse.Namespace, data: Path, base: Path) -> dict[str, object]:
+    """Where training starts, as config keys: this project's checkpoint (exact) or another's (weights only)."""
+    own = checkpoint_dir(options.project)
+    given = options.resume_from_checkpoint or options.checkpoint_path
+    if given is not None:
+        path = existing(given)
+        if path.resolve() == own.resolve():
+            return {}
+        if path.resolve().parent == own.resolve():
+            step = next((c.step for c in list_checkpoints(own) if c.path.name == path.name), None)
+            return {"resume_step": step}
+        return {"ckpt_path": path}
+    if options.resume_latest and not list_checkpoints(own):
+        return {"ckpt_path": newest_fitting(options, data, base).path}
+    return {}
+
+
+def existing(path: Path) -> Path:
+    """The checkpoint as given, or without the folder `fish-speech/` that older toolkits put in front."""
+    for candidate in (path, Path(*path.parts[1:]) if path.parts[:1] == ("fish-speech",) else path):
+        if candidate.is_file() or (candidate.is_dir() and list_checkpoints(candidate)):
+            return candidate
+    raise UserError(
+        f"there is no checkpoint {path}",
+        "the folder has no step_N.ckpt" if path.is_dir() else "the path does not exist",
+        "see what there is: python finetune_tts.py --project NAME --list-checkpoints",
+    )
+
+
+def record_of(path: Path, entry: str = "fish_speech") -> dict:
+    """What a checkpoint says of its run; `entry` metrics: what was measured when it was saved."""
+    from ..checkpoint import read_file
+
+    content = read_file(path)
+    record = content.get(entry) if isinstance(content, dict) else None
+    return record if isinstance(record, dict) else {}
+
+
+def held_out_loss(path: Path) -> float | None:
+    """The loss of the held-out clips that a checkpoint was saved with; None if it has none, or cannot be read."""
+    try:
+        loss = record_of(path, "metrics").get("val/loss")
+    except UserError:  # a torn one is listed all the same
+        return None
+    return float(loss) if isinstance(loss, int | float) and math.isfinite(loss) else None
+
+
+def newest_fitting(options: argparse.Namespace, data: Path, base: Path) -> CheckpointFile:
+    """The newest checkpoint of any project with the same base, data folder and LoRA shape; UserError with what there is."""
+    lora = None if options.lora_config == "none" else configs.read_lora(options.lora_config)
+    found = [c for folder in Path("results").glob("*/checkpoints") for c in list_checkpoints(folder)]
+    for checkpoint in sorted(found, key=lambda c: (c.modified, c.step), reverse=True):
+        record = record_of(checkpoint.path)
+        shape = record.get("lora")
+        same_lora = shape == lora if not (shape and lora) else all(shape[k] == lora[k] for k in ("r", "lora_alpha"))
+        if same_lora and _is_path(record.get("data"), data) and _is_path(record.get("base"), base):
+            return checkpoint
+    there = "; ".join(f"{c.path}" for c in found[:10]) or "none at all"
+    raise UserError(
+        f"--resume-latest finds no checkpoint that fits project {options.project}",
+        f"it must have the same base ({base}), data folder ({data}) and LoRA shape ({options.lora_config}); "
+        f"there is: {there}",
+        "leave --resume-latest out for a new run, or name one with --resume-from-checkpoint",
+    )
+
+
+def _is_path(recorded: object, path: Path) -> bool:
+    return isinstance(recorded, str) and Path(recorded).resolve() == path.resolve()
+
+
+def recorded_path(project: str, name: str) -> Path | None:
+    """The folder that the project's newest checkpoint was trained with as `base` or on as `data`, if it is there."""
+    found = list_checkpoints(checkpoint_dir(project))
+    value = record_of(found[-1].path).get(name) if found else None
+    return Path(value) if isinstance(value, str) and Path(value).is_dir() else None
+
+
+def trained(project: str, step: int | None) -> list[CheckpointFile]:
+    """The project's checkpoints, of `step` alone if one is named, newest last. Raises UserError for none."""
+    found = list_checkpoints(checkpoint_dir(project))
+    wanted = [c for c in found if step in (None, c.step)]
+    if not wanted:
+        there = ", ".join(str(c.step) for c in found) or "none"
+        asked = f"step {step}" if step else "checkpoint"
+        raise UserError(
+            f"project {project} has no {asked} to merge", f"steps there: {there}", "train first, or choose a step"
+        )
+    return wanted
+
+
+def checkpoint_to_merge(project: str, step: int | None) -> Path:
+    """The project's checkpoint of `step`; without one what the tournament recommends, else the newest."""
+    wanted = trained(project, step)
+    recommended = None if step else _recommended(project)
+    if recommended is None:
+        return wanted[-1].path
+    for checkpoint in wanted:
+        if checkpoint.step == recommended:
+            log.info("merging step %d, which the tournament recommends; --checkpoint-step chooses another", recommended)
+            return checkpoint.path
+    log.warning(
+        "the tournament recommends step %d, which is gone; merging the newest, step %d", recommended, wanted[-1].step
+    )
+    return wanted[-1].path
+
+
+def _recommended(project: str) -> int | None:
+    from ..tournament import recommended_step
+
+    return recommended_step(project)
+
+
+def listing(project: str) -> list[str]:
+    """The project's checkpoints as lines, newest last, and which of them stand out. Raises UserError for none."""
+    found = list_checkpoints(checkpoint_dir(project))
+    if not found:
+        raise UserError(
+            f"project {project} has no checkpoints", f"{checkpoint_dir(project)} has no step_N.ckpt", "train it first"
+        )
+    lines = [f"Available checkpoints for project '{project}':", *map(str, found), f"Latest: {found[-1].path.name}"]
+    losses = {checkpoint: loss for checkpoint in found if (loss := held_out_loss(checkpoint.path)) is not None}
+    if losses:
+        best = min(losses, key=lambda checkpoint: (losses[checkpoint], checkpoint.step))
+        lines.append(f"Best by held-out loss: {best.path.name} ({losses[best]:.3f})")
+    by_step = {checkpoint.step: checkpoint.path.name for checkpoint in found}
+    recommended = _recommended(project)
+    if recommended in by_step:
+        lines.append(f"Recommended by the tournament: {by_step[recommended]}")
+    return lines
