@@ -27,6 +27,8 @@ _PER_CLIP = ("wer", "similarity", "similarity_to_original", "mel_l1", "dnsmos_ov
 
 _STYLE = """
 td.best { background: var(--best); font-weight: 600; }
+p.conclusion { font-size: 1.1rem; font-weight: 600; margin-top: 1rem; }
+.note { background: var(--best); border-radius: 3px; padding: 0 .3em; font-size: .85em; }
 td.system { white-space: normal; min-width: 9rem; overflow-wrap: anywhere; }
 tr.sentence td { text-align: left; white-space: normal; background: var(--band); font-weight: 600; padding-top: .6rem; }
 mark { background: var(--wrong); color: inherit; border-radius: 3px; padding: 0 .15em; } del { color: var(--miss); }
@@ -35,14 +37,26 @@ mark { background: var(--wrong); color: inherit; border-radius: 3px; padding: 0 
 """
 
 
-def render(report: Mapping[str, Any], folder: Path, players: int = 20) -> str:
-    """Return the page for the content of results.json; sounds are read from `folder`, `players` of each system."""
+def render(
+    report: Mapping[str, Any],
+    folder: Path,
+    players: int = 20,
+    title: str = "Speech evaluation",
+    conclusion: Sequence[str] = (),
+    notes: Mapping[str, str] | None = None,
+) -> str:
+    """Return the page for the content of results.json; sounds are read from `folder`, `players` of each system.
+
+    `conclusion`: lines that open the page; `notes`: what to add to a system's name in the summary.
+    """
     results: Sequence[Result] = report["systems"]
     body = [
-        "<h1>Speech evaluation</h1>",
+        f"<h1>{text(title)}</h1>",
         f'<p class="soft">{text(report["created"])} · {len(results)} systems</p>',
+        *(f'<p class="conclusion">{text(line)}</p>' for line in conclusion[:1]),
+        *(f"<p>{text(line)}</p>" for line in conclusion[1:]),
         "<h2>Summary</h2>",
-        _summary(results),
+        _summary(results, notes or {}),
         "<h2>Clips</h2>",
         '<p class="soft">A dot is a clip, the bar is the figure of the whole system.</p>',
         _plots(results),
@@ -57,10 +71,10 @@ def render(report: Mapping[str, Any], folder: Path, players: int = 20) -> str:
         "<h2>Versions</h2>",
         pairs(report["versions"]),
     ]
-    return page("Speech evaluation", "\n".join(body), _STYLE)
+    return page(title, "\n".join(body), _STYLE)
 
 
-def _summary(results: Sequence[Result]) -> str:
+def _summary(results: Sequence[Result], notes: Mapping[str, str]) -> str:
     columns = columns_of(results)
     arrows = {"higher": "&nbsp;↑", "lower": "&nbsp;↓", "": ""}
     head = "".join(f'<th title="{text(c.meaning)}">{text(c.title)}{arrows[c.better]}</th>' for c in columns)
@@ -69,7 +83,7 @@ def _summary(results: Sequence[Result]) -> str:
         summary = result["summary"]
         failed = f"<small>{summary['failed']} failed</small>" if summary["failed"] else ""
         cells = [
-            f'<td class="system">{_named(index, result["name"])}'
+            f'<td class="system">{_named(index, result["name"])}{_note(notes.get(result["name"]))}'
             f"<small>{text(result['kind'])}: {text(result['source'])}</small></td>"
         ]
         cells.append(f"<td>{summary['clips']}{failed}</td>")
@@ -78,6 +92,10 @@ def _summary(results: Sequence[Result]) -> str:
     note = '<p class="soft">↑ higher is better, ↓ lower is better; the best of several systems is shaded. '
     note += "Below WER and CER: the range that 95 % of draws of clips give.</p>"
     return f'{note}<div class="wide"><table><tr><th>System</th><th>Clips</th>{head}</tr>{"".join(rows)}</table></div>'
+
+
+def _note(note: str | None) -> str:
+    return f' <span class="note">{text(note)}</span>' if note else ""
 
 
 def _summary_cell(column: Column, result: Result, results: Sequence[Result]) -> str:

@@ -42,6 +42,7 @@ COLUMNS = (
     Column("similarity", "similarity", "higher", "cosine to the mean voice of the target speaker's recordings", 3),
     Column("similarity_to_original", "sim. to original", "higher", "cosine of a codec's output and its original", 3),
     Column("voiceless", "no voice", "lower", "clips without a voice; they count in no similarity", 0),
+    Column("held_out_loss", "held-out loss", "lower", "mean training loss of clips that were never trained on", 3),
     Column("mel_l1", "mel L1", "lower", "distance of the log-mel spectrograms of a codec's output and its original", 3),
     Column("dnsmos_overall", "MOS", "higher", "DNSMOS overall, 1-5: imitates listeners' marks"),
     Column("dnsmos_signal", "MOS speech", "higher", "DNSMOS of the speech itself, 1-5"),
