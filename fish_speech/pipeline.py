@@ -39,7 +39,7 @@ def run_steps(steps: Sequence[Step], log_folder: Path) -> int:
         log.info("[%d/%d] %s: %s", number, len(steps), step.name, command_line(step))
         code = run_step(step, log_folder / f"{step.name}.log")
         if code == FAILED and step.left_out_is_fine:
-            log.warning("%s left items out (listed above); going on, as --keep-going says", step.name)
+            log.warning("%s left items out (listed above); going on", step.name)
         elif code != DONE:
             log.error(
                 "%s ended with exit code %d; its output is in %s", step.name, code, log_folder / f"{step.name}.log"

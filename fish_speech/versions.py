@@ -39,6 +39,7 @@ class ModelVersion:
     prompt_format: str  # module of fish_speech.text that lays out its prompts
     revision: str = "main"  # branch, tag or commit; hub.py holds a folder to the commit that its first download saw
     recipe: Recipe = Recipe()
+    uses_reference: bool = True  # whether a merged voice opens its prompts with the reference clip that it brings
     made_by: str = ""  # the page that says how to make its files anew, where no hub has them
 
     @property
@@ -90,6 +91,8 @@ VERSIONS: dict[str, ModelVersion] = {
             safe_learning_rate=1.5e-4,
             safe_steps=None,
         ),
+        # Fine-tuned, 30 held-out texts: behind a reference a text has 0.17 +- 0.05 more word errors, similarity stays.
+        uses_reference=False,
         made_by="docs/minnow.md",
     ),
 }

@@ -32,11 +32,8 @@ from .synthesis.voices import (
     read_codes,
     write_reference,
 )
-from .versions import CODEC_RECORD, VOICE_FILE, config_of_codec, named_codec
+from .versions import CODEC_RECORD, VERSIONS, VOICE_FILE, config_of_codec, named_codec
 
-# Model versions that a reference makes worse: their packs have one, but speak without it unless told to.
-# minnow, fine-tuned, 30 held-out texts: word errors per text rise by 0.17 +- 0.05 behind a reference, similarity stays.
-SPEAKS_BETTER_WITHOUT = frozenset({"minnow"})
 _MOST_METRICS = 64
 _LARGEST_RESULTS = 64 << 20  # bytes of a tournament's results.json
 _CHOICE = 1  # raised when the way of choosing changes, so that packs get the better one
@@ -134,7 +131,7 @@ def complete(output: Path, voice: Mapping[str, Any], checkpoint: Path, base: Pat
         **voice,
         "reference": reference,
         "reference_from": made_from,
-        "use_reference": wish.clip is not None or version not in SPEAKS_BETTER_WITHOUT,
+        "use_reference": wish.clip is not None or VERSIONS[version].uses_reference,
         "metrics": metrics,
         "licences": notes,
     }

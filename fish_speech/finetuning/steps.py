@@ -214,7 +214,9 @@ def tournament_step(options: argparse.Namespace, data: Path | None, base: Path) 
         arguments += ["--data-dir", str(data)]
     if options.language is not None:
         arguments += ["--language", options.language]
-    return Step("tournament", arguments, options.keep_going)
+    if not VERSIONS[options.model_version].uses_reference:
+        arguments += ["--no-reference"]  # as its merged voice will speak
+    return Step("tournament", arguments, left_out_is_fine=True)  # the others competed
 
 
 def merge_step(options: argparse.Namespace, base: Path, after_others: bool) -> Step:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from hydra.utils import get_class
 from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
@@ -32,6 +33,20 @@ class DataParallel(DDPStrategy):
         """Join the other processes."""
         end_with_launcher()
         super().setup_environment()
+
+
+class SummedGradients(DataParallel):
+    """For a module that adds up its gradients itself, once a step, with `parallel.sum_gradients`.
+
+    Torch's wrapper is left out: it adds up in every backward pass, and processes do not make the same number of those.
+    It would also hold every gradient twice.
+    """
+
+    def configure_ddp(self) -> None:
+        """Start with the first process's weights in all of them."""
+        assert self.model is not None
+        for tensor in [*self.model.parameters(), *self.model.buffers()]:
+            dist.broadcast(tensor.detach(), 0)
 
 
 def make_strategy(
