@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 CLEAR_TREND = 5 / 6  # of the pairs: of three values all are in order, of four or five all but one
 LOSS_RISE = 0.002  # of the lowest held-out loss: less is no rise
 WER_RISE = 0.1  # two words of the twenty in two sentences
+UNDERSTOOD = 0.5  # word error rate that must have been reached before: above it speech is noise to the recogniser
 
 
 class OverfittingAlarm(Callback):
@@ -49,7 +50,7 @@ class OverfittingAlarm(Callback):
         for rise in (loss_rise, wer_rise):
             told = rise(rows, self.validations)
             if told and not _told_before(before, rise, self.validations):
-                log.warning("step %d  overfitting: %s; %s", trainer.global_step, told, _advice(trainer, rows))
+                log.warning("step %d  overfitting: %s; %s", trainer.global_step, told, _advice(rows))
 
 
 def loss_rise(rows: Sequence[Row], validations: int = 3) -> str | None:
@@ -73,7 +74,9 @@ def wer_rise(rows: Sequence[Row], validations: int = 3) -> str | None:
     """Say how the word error rate of the spoken samples rises over the last `validations` of them; None if it does not."""
     known = [row["wer"] for row in rows if row["wer"] is not None]
     last = known[-validations:]
-    if len(last) < validations or rising_pairs(last) < CLEAR_TREND or last[-1] - min(known) < WER_RISE:
+    if len(last) < validations or rising_pairs(last) < CLEAR_TREND:
+        return None
+    if min(known) > UNDERSTOOD or last[-1] - min(known) < WER_RISE:
         return None
     return (
         f"the word error rate of the spoken samples rises ({last[0]:.2f} to {last[-1]:.2f} over the last {validations})"
@@ -96,9 +99,9 @@ def _told_before(rows: Sequence[Row], rise: Any, validations: int) -> bool:
     return any(rise(rows[: end + 1], validations) for end in range(lowest, len(rows)))
 
 
-def _advice(trainer: L.Trainer, rows: Sequence[Row]) -> str:
+def _advice(rows: Sequence[Row]) -> str:
     best = best_row(rows)
-    if best is None:
+    if best is None or best is rows[-1]:
         return "listen to the samples and take an earlier checkpoint; a lower --learning-rate or more data help"
     step = int(best["step"] or 0)
     return (

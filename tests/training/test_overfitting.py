@@ -91,6 +91,7 @@ def test_rising_word_errors_are_overfitting_also_where_validations_lie_between()
     assert told is not None and "0.20 to 0.40" in told
     assert wer_rise(rows([2.0] * 3, wer=[0.2, 0.23, 0.26])) is None
     assert wer_rise(rows([2.0] * 3, wer=[0.4, 0.3, 0.2])) is None
+    assert wer_rise(rows([2.0] * 3, wer=[0.9, 1.0, 1.1])) is None  # it never was understood: noise
 
 
 def run_alarm(folder: Path, losses: list[float], caplog, **options) -> list[str]:
