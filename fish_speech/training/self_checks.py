@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 _CLIPS = 4  # that the base is asked about
 _NAMED = 3  # clips named in a message
+_OTHERS = 8  # clips asked when all of a step are wrong: is it they or the weights?
 
 
 @contextlib.contextmanager
@@ -120,18 +121,20 @@ def explain_non_finite(
     clips = [clip for sample in samples for clip in sample]
     with evaluating(module.model):
         wrong = [clip for clip in clips if not _is_finite(module, data, epoch, clip)]
+        others = [clip for clip in (*data.held_out, *data.train_lengths) if clip not in clips][:_OTHERS]
+        weights_hold = len(wrong) < len(clips) or any(_is_finite(module, data, epoch, clip) for clip in others)
     assert data.dataset is not None
     store = data.dataset.clips
     named = "; ".join(repr(store.name_of(clip)) for clip in wrong[:_NAMED]) + ("; ..." if len(wrong) > _NAMED else "")
     what = f"the loss of step {number + 1} is {loss}, its gradient's norm {norm}"
     kept = "the checkpoints so far are whole and kept"
-    if wrong and len(wrong) < len(clips):
+    if wrong and weights_hold:
         return UserError(
             what,
             f"it comes from {len(wrong)} of the step's {len(clips)} clips: {named}",
             f"look at these clips, take them out of the data set and train again under a new project name; {kept}",
         )
-    why = f"all of its {len(clips)} clips give none" if wrong else "each of its clips alone gives a finite loss"
+    why = f"neither its {len(clips)} clips nor others give one" if wrong else "each of its clips alone gives a finite loss"
     return UserError(
         what,
         f"{why}: the weights have left the range of numbers, not the data",

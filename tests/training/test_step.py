@@ -201,6 +201,17 @@ def test_the_clip_whose_loss_is_no_number_is_named(make_module, data):
     assert repr(name) in error and "1 of the step's" in error and "step 1 is nan" in error
 
 
+def test_the_only_clip_of_a_step_is_told_from_broken_weights_by_other_clips(make_module, data):
+    data.batch_size, data.pack_length = 1, 1
+    module, code = make_module(), 1  # in no clip but this one
+    ((clip,),) = data.stream().samples_at(0)[1]
+    data.dataset.clips.codes_of(clip)[0, 2] = code
+    with torch.no_grad():
+        module.model.codebook_embeddings.weight[code] = float("nan")
+    error = str(explain_non_finite(module, data, 0, float("nan"), float("nan")))
+    assert repr(data.dataset.clips.name_of(clip)) in error and "1 of the step's 1 clips" in error
+
+
 def test_weights_that_left_the_range_are_told_from_a_bad_clip(make_module, data):
     module = make_module()
     with torch.no_grad():
