@@ -61,11 +61,6 @@ class TextToSemantic(L.LightningModule):
         self.run_info: dict[str, Any] = {}  # stored with each checkpoint
         self._held_out: Tensor | None = None  # summed losses of a validation so far, as LossSums
 
-    def on_train_start(self) -> None:
-        wrapped = self.trainer.strategy.model
-        if isinstance(wrapped, torch.nn.parallel.DistributedDataParallel):
-            wrapped.require_backward_grad_sync = False  # step_gradients adds up once a step, when all have succeeded
-
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         parts = self.step_gradients(batch, data.batches_done)

@@ -264,6 +264,6 @@ def quiet(name: str) -> Iterator[None]:
 
 
 def _is_sharded(trainer: L.Trainer) -> bool:
-    from lightning.pytorch.strategies import FSDPStrategy
+    from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
-    return isinstance(trainer.strategy, FSDPStrategy)
+    return isinstance(trainer.strategy, FSDPStrategy | ModelParallelStrategy)

@@ -91,6 +91,9 @@ def check_places(device: DeviceChoice, devices: int, nodes: int) -> None:
         (TorchElasticEnvironment, "WORLD_SIZE", "torchrun's --nnodes and --nproc-per-node"),
         (SLURMEnvironment, "SLURM_NTASKS", "sbatch's --nodes and --ntasks-per-node"),
     ):
+        by_slurm = environment is SLURMEnvironment
+        if by_slurm and wanted == 1 and "SLURM_STEP_ID" not in os.environ:
+            continue  # in a job of several tasks, but not started as these by srun
         if environment.detect():
             count = os.environ.get(said, "1")
             if count != str(wanted):

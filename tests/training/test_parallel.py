@@ -24,7 +24,15 @@ from fish_speech.training.strategies import make_strategy
 
 CPU, CUDA = DeviceChoice("cpu", "fp32", "a test"), DeviceChoice("cuda", "fp32", "a test")
 DDP = {"_target_": "fish_speech.training.strategies.SummedGradients", "process_group_backend": None}
-LAUNCHED_BY = ("TORCHELASTIC_RUN_ID", "WORLD_SIZE", "SLURM_NTASKS", "SLURM_JOB_NAME", "MASTER_ADDR", "NODE_RANK")
+LAUNCHED_BY = (
+    "TORCHELASTIC_RUN_ID",
+    "WORLD_SIZE",
+    "SLURM_NTASKS",
+    "SLURM_JOB_NAME",
+    "SLURM_STEP_ID",
+    "MASTER_ADDR",
+    "NODE_RANK",
+)
 
 
 def make_module(kind, model, rank: int, **options):
@@ -274,6 +282,14 @@ def test_another_number_of_processes_than_was_started_is_refused(alone, given):
     with pytest.raises(UserError, match="4 processes were started for a run of 1 x 2"):
         make_strategy("ddp", DDP, CPU, 2, 1)
     assert make_strategy("ddp", DDP, CPU, 2, 2) is not None
+
+
+def test_a_single_process_inside_a_slurm_job_of_several_tasks_is_fine_unless_srun_started_it_so_often(alone):
+    alone.setenv("SLURM_NTASKS", "4")
+    assert make_strategy("ddp", DDP, CPU, 1, 1) is None
+    alone.setenv("SLURM_STEP_ID", "0")
+    with pytest.raises(UserError, match="4 processes were started for a run of 1 x 1"):
+        make_strategy("ddp", DDP, CPU, 1, 1)
 
 
 def test_of_what_a_process_said_the_message_it_ended_with_is_shown():
