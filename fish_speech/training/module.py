@@ -115,14 +115,16 @@ class TextToSemantic(L.LightningModule):
         """Halve the micro-batch, then recompute activations; raise UserError when both are done."""
         if self.micro_batch > 1:
             self.micro_batch = -(-self.micro_batch // 2)
-            what = f"{self.micro_batch} samples at once, the same result in more turns"
+            samples = "1 sample" if self.micro_batch == 1 else f"{self.micro_batch} samples"
+            what = f"{samples} at once, the same result in more turns"
         elif not self.model.recompute_activations and self.gradient_checkpointing is None:
             self.model.recompute_activations = True
-            what = "recomputing activations, the same result in a third more time"
+            what = "recomputed activations, the same result in a third more time"
         else:
+            recomputed = self.model.recompute_activations
             raise UserError(
                 "memory does not suffice for a single sample",
-                f"{reason}; activations are {'recomputed' if self.model.recompute_activations else 'kept'} already",
+                f"{reason}; activations are {'recomputed already' if recomputed else 'kept, as gradient_checkpointing says'}",
                 "use a smaller --max-length (shorter samples), --precision bf16 where the hardware has it, "
                 "close other programs, or train on a device with more memory",
             )
@@ -140,7 +142,14 @@ class TextToSemantic(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         values = torch.zeros(6, device=self.device) if self._held_out is None else self._held_out
-        for name, value in LossSums(*summed(values).unbind()).means()._asdict().items():
+        parts = LossSums(*summed(values).unbind()).means()
+        if not torch.isfinite(parts.loss):
+            raise UserError(
+                f"after step {self.trainer.global_step} the held-out loss is {parts.loss.item()}",
+                "training has driven the weights out of the range of numbers",
+                "lower --learning-rate and train again under a new project name; the checkpoints so far are whole and kept",
+            )
+        for name, value in parts._asdict().items():
             self.log(f"val/{name}", value, batch_size=1)
 
     def on_validation_model_eval(self) -> None:
@@ -162,6 +171,14 @@ class TextToSemantic(L.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what the run trained, and what it is. Raises UserError for weights that are no numbers: none is written."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        if not all(torch.stack(torch.aminmax(p.detach())).isfinite().all() for p in trained if p.numel()):
+            raise UserError(
+                f"after step {checkpoint['global_step']} weights are no numbers any more",
+                "its learning rate has driven them out of the range",
+                "lower --learning-rate and train again under a new project name; the checkpoints so far are whole and kept",
+            )
         if self.has_lora:
             state = checkpoint["state_dict"]
             checkpoint["state_dict"] = {name: tensor for name, tensor in state.items() if is_lora_name(name)}

@@ -13,7 +13,7 @@ from loralib import LoRALayer
 
 from ..errors import UserError
 from ..models import DualAR
-from .losses import LossParts
+from .losses import LossParts, LossSums
 
 if TYPE_CHECKING:
     from ..datasets.datamodule import SemanticDataModule
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 _CLIPS = 4  # that the base is asked about
 _NAMED = 3  # clips named in a message
-_OTHERS = 8  # clips asked when all of a step are wrong: is it they or the weights?
+_OTHERS = 8  # clips asked when some are wrong: is it they or the weights?
 
 
 @contextlib.contextmanager
@@ -83,9 +83,11 @@ def check_first_loss(module: TextToSemantic, data: SemanticDataModule) -> LossPa
 
 
 def losses_of(module: TextToSemantic, batch: dict[str, torch.Tensor]) -> LossParts:
-    """Losses of a batch on the module's device, with its precision."""
+    """Losses of a batch on the module's device, with its precision; its samples go one by one, for little memory."""
+    parts = [{name: values[row : row + 1] for name, values in batch.items()} for row in range(len(batch["inputs"]))]
     with module.trainer.precision_plugin.forward_context():
-        return module.sums(batch).means()
+        sums = [module.sums(part) for part in parts]
+    return LossSums(*(torch.stack(values).sum() for values in zip(*sums, strict=True))).means()
 
 
 @contextlib.contextmanager
@@ -121,8 +123,7 @@ def explain_non_finite(
     clips = [clip for sample in samples for clip in sample]
     with evaluating(module.model):
         wrong = [clip for clip in clips if not _is_finite(module, data, epoch, clip)]
-        others = [clip for clip in (*data.held_out, *data.train_lengths) if clip not in clips][:_OTHERS]
-        weights_hold = len(wrong) < len(clips) or any(_is_finite(module, data, epoch, clip) for clip in others)
+        weights_hold = _weights_hold(module, data, epoch, wrong)
     assert data.dataset is not None
     store = data.dataset.clips
     named = "; ".join(repr(store.name_of(clip)) for clip in wrong[:_NAMED]) + ("; ..." if len(wrong) > _NAMED else "")
@@ -134,12 +135,25 @@ def explain_non_finite(
             f"it comes from {len(wrong)} of the step's {len(clips)} clips: {named}",
             f"look at these clips, take them out of the data set and train again under a new project name; {kept}",
         )
-    why = f"neither its {len(clips)} clips nor others give one" if wrong else "each of its clips alone gives a finite loss"
+    none = f"{len(wrong)} of its {len(clips)} clips give none"
+    why = none if wrong else "each of its clips alone gives a finite loss"
     return UserError(
         what,
         f"{why}: the weights have left the range of numbers, not the data",
         f"lower --learning-rate and train again under a new project name, or from an earlier checkpoint; {kept}",
     )
+
+
+def _weights_hold(module: TextToSemantic, data: SemanticDataModule, epoch: int, wrong: list[int]) -> bool:
+    """Whether the clips without a finite loss are to blame, not what training made of the weights.
+
+    Adapters are to blame if the base alone gives the clips a finite loss; without adapters other clips are asked.
+    """
+    if module.has_lora:
+        with without_adapters(module.model):
+            return any(not _is_finite(module, data, epoch, clip) for clip in wrong)
+    others = [clip for clip in (*data.held_out, *data.train_lengths) if clip not in wrong][:_OTHERS]
+    return 2 * sum(_is_finite(module, data, epoch, clip) for clip in others) > len(others)
 
 
 def _is_finite(module: TextToSemantic, data: SemanticDataModule, epoch: int, clip: int) -> bool:

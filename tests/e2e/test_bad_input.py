@@ -317,7 +317,7 @@ def test_a_loss_that_is_nan_stops_training_and_keeps_the_checkpoint(again):
     edit_weights(again / CHECKPOINT, "nan")
     before = (again / CHECKPOINT).read_bytes()
     message = refuse("finetune_tts.py", *VOICE, *TRAIN, cwd=again)
-    assert "the loss of batch 4 is nan" in message and "checkpoints so far are kept" in message
+    assert "the loss of step 5 is nan" in message and "checkpoints so far are whole and kept" in message
     assert [path.name for path in (again / CHECKPOINT).parent.iterdir()] == [Path(CHECKPOINT).name]
     assert (again / CHECKPOINT).read_bytes() == before
 
