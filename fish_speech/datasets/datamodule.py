@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..text import Tokenizer, packed_example
 from .collate import Collate, Example, join_examples
 from .packing import BatchStream, Item, too_long
-from .semantic import Clips, hold_out, load_clips
+from .semantic import Clips, hold_out, in_turn, load_clips
 from .shards import INDEX_FILE, find_shards, read_index
 
 log = logging.getLogger(__name__)
@@ -49,8 +49,7 @@ class SemanticDataModule(lightning.LightningDataModule):
     tokenizer: a Tokenizer, or the path of one
     max_length: tokens of a sample at most; clips are never cut
     pack_length: tokens up to which clips are packed; a longer clip is a sample alone; None packs up to max_length
-    batch_size: samples of an optimizer step in each process
-    val_batch_size: held-out clips that are evaluated together; None takes batch_size
+    batch_size: samples of an optimizer step in each process; as many held-out clips make a batch of validation
     num_workers: data worker processes; 0 makes batches in the training process
     val_share: share of each speaker's clips that is held out, 0 for none
     num_codebooks: rows of codes that the model reads; None takes what the data has
@@ -77,7 +76,6 @@ class SemanticDataModule(lightning.LightningDataModule):
         codebook_size: int | None = None,
         frame_rate: float | None = None,
         pack_length: int | None = None,
-        val_batch_size: int | None = None,
         clips: Clips | None = None,
         estimated: str | None = None,
         processes: int = 1,
@@ -93,8 +91,7 @@ class SemanticDataModule(lightning.LightningDataModule):
         self.seed, self.val_share, self.num_codebooks = seed, val_share, num_codebooks
         self.frame_rate, self.codebook_size = frame_rate or self._rate_of_data(), codebook_size
         self.pack_length = min(pack_length or max_length, max_length)
-        self.val_batch_size, self.processes = val_batch_size or batch_size, processes
-        self.batches_done = 0
+        self.processes, self.batches_done = processes, 0
         self._given, self.estimated = clips, estimated
         self.dataset: PackedClips | None = None
         self.train_lengths: dict[int, int] = {}  # clip -> tokens
@@ -214,17 +211,19 @@ class SemanticDataModule(lightning.LightningDataModule):
         return self._loader(self.stream(self.batches_done))
 
     def val_dataloader(self) -> DataLoader | list:
-        """Held-out clips, one a sample, in fixed order; an empty list if there are none.
+        """Held-out clips, one a sample, in fixed order, the speakers in turn; an empty list if there are none.
 
-        With several processes each gets the same number of batches, of which the last may be empty.
+        So the first batches are of all speakers, where a run validates with those alone. With several processes each
+        gets the same number of batches, of which the last may be empty.
         """
         if not self.held_out:
             log.info("no speaker has enough clips to hold some out: there is no validation")
             return []
         rank, world = self._place()
-        count = -(-len(self.held_out) // (world * self.val_batch_size))
-        items: list[Item] = [(0, (clip,)) for clip in self.held_out[rank::world]]
-        batches = [items[i * self.val_batch_size : (i + 1) * self.val_batch_size] for i in range(count)]
+        count = -(-len(self.held_out) // (world * self.batch_size))
+        order = in_turn(self._ready().clips, self.held_out)
+        items: list[Item] = [(0, (clip,)) for clip in order[rank::world]]
+        batches = [items[i * self.batch_size : (i + 1) * self.batch_size] for i in range(count)]
         return self._loader(batches)
 
     def _loader(self, batches: Any) -> DataLoader:

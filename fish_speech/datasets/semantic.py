@@ -141,3 +141,13 @@ def hold_out(clips: Clips, candidates: Sequence[int], share: float, seed: int) -
         if not held:  # every clip has more copies than we want to hold out: take the one with the fewest
             chosen.add(min(order, key=lambda content: contents[content]))
     return sorted(clip for content in chosen for clip in copies[content])
+
+
+def in_turn(clips: Clips, numbers: Sequence[int]) -> list[int]:
+    """Order clips so that the first of each speaker come before the second of any."""
+    said: Counter[str] = Counter()
+    turns = []
+    for clip in numbers:
+        turns.append((said[clips.speakers[clip]], clip))
+        said[clips.speakers[clip]] += 1
+    return [clip for _, clip in sorted(turns)]

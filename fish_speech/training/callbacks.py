@@ -31,7 +31,10 @@ class AtomicCheckpointIO(CheckpointIO):
         return {**read_file(Path(path)), "path": str(path)}
 
     def remove_checkpoint(self, path: Any) -> None:
-        Path(path).unlink(missing_ok=True)
+        try:
+            Path(path).unlink(missing_ok=True)
+        except OSError as error:  # as on Windows while a program, or a resumed run itself, has it open
+            log.warning("%s is not removed yet: %s", path, error)
 
 
 class ProgressLog(Callback):

@@ -90,7 +90,7 @@ class TextToSemantic(L.LightningModule):
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                failure = str(error).split("\n")[0]
+                failure = str(error).split("\n")[0] or type(error).__name__
             if not any_process(failure is not None, self.device):
                 break
             for parameter in self.parameters():

@@ -58,10 +58,10 @@ def sum_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
 def clip_gradients(parameters: Iterable[torch.nn.Parameter], largest: float | None) -> Tensor:
     """Scale the gradients so that their norm together is `largest` at most; return the norm before that.
 
-    None and 0 do not limit it. A sharded model's gradients count with the parts of all processes.
+    None, 0 and less do not limit it. A sharded model's gradients count with the parts of all processes.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
-    norm = torch.nn.utils.clip_grad_norm_(trained, largest or float("inf"))
+    norm = torch.nn.utils.clip_grad_norm_(trained, largest if largest and largest > 0 else float("inf"))
     return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
 

@@ -204,7 +204,7 @@ def _times(
     assert data.dataset is not None
     most = config.trainer.get("limit_val_batches", 1.0)
     own = data.held_out[::processes]
-    heard = own[: most * data.val_batch_size] if isinstance(most, int) else own[: round(most * len(own))]
+    heard = own[: most * data.batch_size] if isinstance(most, int) else own[: round(most * len(own))]
     tokens = sum(data.dataset.length_of(clip) for clip in heard)
     # Passes of a step: forward, again where activations are recomputed, gradients of activations, of weights.
     passes = 2 + probe.recompute + (not has_lora)

@@ -49,7 +49,7 @@ def warnings_of(plan: RunPlan) -> list[str]:
 def _memory_warnings(plan: RunPlan) -> list[str]:
     if plan.micro_batch < plan.batch_size:
         return [
-            f"{plan.batch_size} samples do not fit into memory together: they are computed by {plan.micro_batch}, with "
+            f"{plan.batch_size} samples are computed by {plan.micro_batch}, as fits into memory or as this run began: with "
             f"the same result but slower; --batch-size {plan.micro_batch} with "
             f"--gradient-accumulation-steps {-(-plan.batch_size * plan.accumulation // plan.micro_batch)} is the same"
         ]

@@ -34,11 +34,13 @@ class Probe:
 def probe_longest(module: TextToSemantic, data: SemanticDataModule) -> Probe:
     """Run the longest samples of an epoch as training will, and forget the gradients.
 
-    Where they do not fit, `module` is left with the smaller micro-batch that does. What the optimizer will allocate in
-    its first step is held meanwhile. Raises UserError where not even one sample fits.
+    Where they do not fit, `module` is left with the smaller micro-batch that does. What the optimizer of a new run will
+    allocate in its first step is held meanwhile. Raises UserError where not even one sample fits.
     """
     batch = module.transfer_batch_to_device(data.longest_batch(module.micro_batch), module.device, 0)
-    reserve = [torch.empty_like(p) for p in module.parameters() if p.requires_grad for _ in range(2)]
+    is_new = not any(optimizer.state for optimizer in module.trainer.optimizers)  # a resumed run has its averages
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad] if is_new else []
+    reserve = [torch.empty_like(parameter) for parameter in trained for _ in range(2)]
     seconds = _pass(module, batch)
     if any_process(seconds < _WARM_S, module.device):  # all or none: a pass is shared
         seconds = _pass(module, batch)
@@ -53,14 +55,23 @@ def probe_longest(module: TextToSemantic, data: SemanticDataModule) -> Probe:
 
 
 def _pass(module: TextToSemantic, batch: dict[str, torch.Tensor]) -> float:
-    """Seconds of one pass."""
+    """Seconds of one pass, in the precision of training: Lightning sets that for its own calls only."""
+    _wait_for(module.device)
     if module.device.type == "cuda":
-        torch.cuda.synchronize(module.device)
+        torch.cuda.reset_peak_memory_stats(module.device)  # else that of a pass that did not fit counts
     start = time.perf_counter()
-    module.step_gradients(batch, number=0)
-    if module.device.type == "cuda":
-        torch.cuda.synchronize(module.device)
+    with module.trainer.precision_plugin.forward_context():
+        module.step_gradients(batch, number=0)
+    _wait_for(module.device)
     seconds = time.perf_counter() - start
     for parameter in module.parameters():
         parameter.grad = None
     return seconds
+
+
+def _wait_for(device: torch.device) -> None:
+    """Let an accelerator finish what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

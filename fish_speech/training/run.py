@@ -76,6 +76,7 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
     resume = find_resume(config)
     model = build_model(config, device)
     data = build_data(config, model)
+    asked = config.trainer.max_steps
     limit_epochs(config, data)
     module = build_module(config, model, device, max(data.pack_length, *data.train_lengths.values()))
     settings = {} if config.expected_data else settings_of(config, data)
@@ -95,8 +96,9 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
         log.info("project %s stopped early, at step %d: training is done", config.project, start)
         return 0
     if start >= config.trainer.max_steps:
-        more = f"{more_steps(start)} trains on, a new project name starts anew"
-        log.info("project %s has reached step %d: training is done; %s", config.project, start, more)
+        more = f"{more_steps(start)} trains" if config.trainer.max_steps == asked else "more epochs (max_epochs) train"
+        done = "project %s has reached step %d: training is done; %s on, a new project name starts anew"
+        log.info(done, config.project, start, more)
         return 0
     if config.dry_run:
         return dry_run(
@@ -166,7 +168,6 @@ def build_data(config: DictConfig, model: DualAR) -> Any:
     data = kind(
         **options,
         batch_size=samples * config.trainer.accumulate_grad_batches,
-        val_batch_size=samples,
         processes=process_count(config),
         tokenizer=model.tokenizer,
         num_codebooks=model.config.num_codebooks,
@@ -268,8 +269,8 @@ def fit(trainer: L.Trainer, module: L.LightningModule, data: Any, resume: Path |
 def finish(trainer: L.Trainer, config: DictConfig) -> int:
     """Say where the run ended, in its first process; 130 if it was stopped before its last step."""
     stopped = any(isinstance(callback, StopGracefully) and callback.stopped for callback in trainer.callbacks)  # type: ignore[attr-defined]
-    saved = list_checkpoints(Path(config.paths.ckpt_dir))
-    where = saved[-1].path if saved else "nowhere"
+    saved = {checkpoint.step: checkpoint.path for checkpoint in list_checkpoints(Path(config.paths.ckpt_dir))}
+    where = saved.get(trainer.global_step, "nowhere")  # not the newest: a run may have gone on from an earlier step
     if stopped and trainer.global_step < config.trainer.max_steps:
         if trainer.is_global_zero:
             log.info("stopped at step %d, saved in %s; the same command continues", trainer.global_step, where)

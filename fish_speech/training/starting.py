@@ -91,6 +91,9 @@ def settings_of(config: DictConfig, data: Any) -> dict[str, Any]:
         "max_length": config.max_length,
         "pack_length": config.data.pack_length,
         "learning rate": float(config.model.optimizer.lr),
+        "weight decay": float(config.model.optimizer.get("weight_decay") or 0.0),
+        "gradient norm": config.trainer.gradient_clip_val,
+        "attention dropout": config.attention_dropout,
         "warm-up steps": config.model.lr_scheduler.lr_lambda.get("num_warmup_steps"),
         "held-out share": config.data.val_share,
         "LoRA": None if lora is None else f"r {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout}",
@@ -148,7 +151,7 @@ def start_weights(config: DictConfig, module: TextToSemantic, resume: Path | Non
             module.model.load_state_dict(tensors)
         log.info("warm start: weights from %s, step 0, learning rate %s", path, config.model.optimizer.lr)
     else:
-        log.info("new run from %s", config.pretrained_ckpt_path)
+        log.info("new run from %s", config.pretrained_ckpt_path if config.model.model.load_weights else "new weights")
     return 0
 
 

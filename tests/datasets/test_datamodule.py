@@ -10,6 +10,7 @@ import torch
 
 from fish_speech.build_dataset import build
 from fish_speech.datasets.datamodule import SemanticDataModule
+from fish_speech.datasets.semantic import in_turn
 from fish_speech.errors import UserError
 from fish_speech.text import packed_example
 
@@ -75,6 +76,16 @@ def test_validation_is_the_held_out_clips_in_fixed_order(packed, tokenizer):
         np.testing.assert_array_equal(batch["inputs"][0].numpy(), tokens)
 
 
+def test_the_first_batches_of_validation_are_of_all_speakers(make_clips, tmp_path, tokenizer):
+    build(make_clips(tmp_path / "data", {"anna": 20, "ben": 10, "carl": 40}), tmp_path / "protos")
+    data = module(tmp_path / "protos", tokenizer, batch_size=3, val_share=0.2)
+    order = in_turn(data.dataset.clips, data.held_out)
+    spoken = "".join(data.dataset.clips.speakers[clip][0] for clip in order)
+    assert spoken == "abc" * 2 + "ac" * 2 + "c" * 4 and sorted(order) == data.held_out
+    batch = data.batch_of([(0, (clip,)) for clip in order[:3]])
+    assert_same([next(iter(data.val_dataloader()))], [batch])
+
+
 def test_without_held_out_clips_there_is_no_validation_and_a_line_says_so(packed, tokenizer, caplog):
     caplog.set_level("INFO")
     data = module(packed, tokenizer, val_share=0.0)
@@ -98,7 +109,11 @@ def test_coverage_names_clips_that_are_too_long_or_were_not_packed(make_clips, t
     build(data, tmp_path / "protos")
     text = module(tmp_path / "protos", tokenizer).coverage()
     assert "3 of 5 clips (60 %)" in text and "left out 2" in text
-    assert "anna/0002 (no transcript (.lab))" in text and "(longer than 200 tokens)" in text and "anna: She says all that" in text
+    assert (
+        "anna/0002 (no transcript (.lab))" in text
+        and "(longer than 200 tokens)" in text
+        and "anna: She says all that" in text
+    )
 
 
 def test_workers_change_nothing(packed, tokenizer):

@@ -54,6 +54,19 @@ def test_of_equal_losses_the_earliest_is_the_best_and_nan_is_none(tmp_path):
     assert steps_in(tmp_path) == [4, 8, 10]
 
 
+def test_a_checkpoint_that_cannot_be_removed_stays_and_does_not_end_the_training(tmp_path, monkeypatch, caplog):
+    real, kept = Path.unlink, tmp_path / "step_000000002.ckpt"
+
+    def unlink(path, missing_ok=False):
+        if path == kept:
+            raise PermissionError(13, "used by another process", str(path))
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    fit(tmp_path, 8, best_at_4, [StepCheckpoint(tmp_path, 2, keep_newest=2, best_by=None)])
+    assert steps_in(tmp_path) == [2, 6, 8] and "step_000000002.ckpt is not removed yet" in caplog.text
+
+
 def test_without_a_metric_only_the_newest_are_kept(tmp_path):
     fit(tmp_path, 12, best_at_4, [StepCheckpoint(tmp_path, 2, keep_newest=2, best_by=None)])
     assert steps_in(tmp_path) == [10, 12]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
+from fish_speech.build_dataset import build
 from fish_speech.errors import INTERRUPTED, UserError
 from fish_speech.ranks import RANKS
+from fish_speech.train import compose_config
 from fish_speech.training import run
 from fish_speech.training.callbacks import StopGracefully
 from fish_speech.training.run import finish, only_run
-from fish_speech.training.starting import find_resume, start_weights
+from fish_speech.training.starting import find_resume, refuse_changed, settings_of, start_weights
 
 
 @pytest.fixture()
@@ -52,8 +55,43 @@ def test_a_run_that_is_done_says_how_to_go_on_with_the_script_and_with_the_stage
         find_resume(config)
 
 
+@pytest.mark.parametrize(
+    ("override", "name"),
+    [
+        ("trainer.gradient_clip_val=0.5", "gradient norm"),
+        ("attention_dropout=0.1", "attention dropout"),
+        ("model.optimizer.weight_decay=0.1", "weight decay"),
+        ("model.optimizer.lr=3e-4", "learning rate"),
+        ("trainer.accumulate_grad_batches=2", "samples a step"),
+    ],
+)
+def test_a_run_is_not_continued_with_a_setting_that_changes_its_steps(make_clips, small_base, tmp_path, override, name):
+    build(make_clips(tmp_path / "data", {"anna": 2}), tmp_path / "protos")
+
+    def settings(*overrides):
+        given = (
+            "project=p",
+            f"pretrained_ckpt_path={small_base}",
+            f"train_dataset.proto_files=[{tmp_path / 'protos'}]",
+        )
+        config = compose_config("text2semantic_finetune", [*given, *overrides])
+        samples = config.data.batch_size * config.trainer.accumulate_grad_batches
+        return settings_of(config, SimpleNamespace(batch_size=samples, processes=1))
+
+    before = settings()
+    refuse_changed(tmp_path, before, settings(), "")
+    with pytest.raises(UserError, match=f"why: {name}: "):
+        refuse_changed(tmp_path, before, settings(override), "")
+
+
 def test_a_checkpoint_without_our_record_is_continued(config):
     assert start_weights(config, None, find_resume(config), {"seed": 1}) == 4
+
+
+def test_the_end_of_a_run_that_went_on_from_an_earlier_step_is_told_with_its_own_file(config, capsys):
+    torch.save({}, Path(config.paths.ckpt_dir) / "step_000000009.ckpt")
+    assert finish(SimpleNamespace(callbacks=[], global_step=4, is_global_zero=True), config) == 0
+    assert "trained to step 4: " in (said := capsys.readouterr().out) and "step_000000004.ckpt" in said
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -62,7 +100,7 @@ def test_only_the_first_process_says_where_the_run_ended(config, capsys, monkeyp
     monkeypatch.setattr(run.log, "info", lambda *facts: told.append(facts[0]))
     trainer = SimpleNamespace(callbacks=[], global_step=6, is_global_zero=first)
     assert finish(trainer, config) == 0
-    assert capsys.readouterr().out.startswith("trained to step 6") is first
+    assert capsys.readouterr().out.startswith("trained to step 6: nowhere") is first
     stopped = StopGracefully()
     stopped.stopped = True
     trainer.callbacks, trainer.global_step = [stopped], 5

@@ -14,10 +14,13 @@ from fish_speech.build_dataset import build
 from fish_speech.datasets.datamodule import SemanticDataModule
 from fish_speech.errors import UserError
 from fish_speech.training import module as module_file
+from fish_speech.training import probe as probe_file
+from fish_speech.training.coverage import CoverageMeter
 from fish_speech.training.memory import activation_bytes, choose_micro_batch, is_out_of_memory
 from fish_speech.training.module import TextToSemantic, count_steps
+from fish_speech.training.parallel import clip_gradients
 from fish_speech.training.probe import probe_longest
-from fish_speech.training.self_checks import explain_non_finite, shuffled_frames
+from fish_speech.training.self_checks import explain_non_finite, losses_of, shuffled_frames
 
 
 @pytest.fixture()
@@ -40,7 +43,7 @@ def make_module(golden_dual_ar):
         module = TextToSemantic(golden_dual_ar().train(), optimizer, schedule, **options)
         module.manual_backward = lambda loss: loss.backward()
         module._trainer = SimpleNamespace(
-            global_rank=0, precision_plugin=SimpleNamespace(forward_context=contextlib.nullcontext)
+            global_rank=0, precision_plugin=SimpleNamespace(forward_context=contextlib.nullcontext), optimizers=[]
         )
         return module
 
@@ -117,6 +120,52 @@ def test_where_one_sample_does_not_fit_activations_are_recomputed_and_then_it_is
     assert module.micro_batch == 1 and module.model.recompute_activations
 
 
+def test_the_loss_before_training_is_that_of_all_clips_and_needs_memory_for_one(make_module, data, monkeypatch):
+    module = make_module().eval()
+    batch = data.batch_of([(0, (clip,)) for clip in (0, 5, 11)])
+    with torch.no_grad():
+        whole = module.sums(batch).means()
+        out_of_memory_above(1, module, monkeypatch)
+        found = losses_of(module, batch)
+    for one, other in zip(found, whole, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"), [(None, "recomputed already"), (False, "kept, as gradient_checkpointing says")]
+)
+def test_the_error_says_why_no_more_memory_can_be_saved(make_module, batch, monkeypatch, caplog, kept, said):
+    module = make_module(micro_batch=2, gradient_checkpointing=kept)
+    out_of_memory_above(0, module, monkeypatch)
+    with pytest.raises(UserError, match=said):
+        module.step_gradients(batch, number=0)
+    assert "done again with 1 sample at once" in caplog.text
+
+
+@pytest.mark.parametrize(("step", "advised"), [(1, False), (2, True)])
+def test_more_steps_are_advised_only_where_the_run_reached_its_end(make_module, data, caplog, step, advised):
+    trainer = SimpleNamespace(datamodule=data, global_step=step, max_steps=2, is_global_zero=True)
+    data.batches_done = 1
+    meter = CoverageMeter()
+    meter.on_train_start(trainer, make_module())
+    meter.on_train_end(trainer, make_module())
+    assert "never trained on" in caplog.text and ("more --max-steps" in caplog.text) is advised
+
+
+def test_short_epochs_that_are_alike_share_a_line(make_module, data, caplog):
+    caplog.set_level("INFO")
+    data.batch_size, module = 1000, make_module()  # one step is an epoch
+    module.log = lambda *arguments, **options: None
+    trainer = SimpleNamespace(datamodule=data, log_every_n_steps=3, is_global_zero=True)
+    meter = CoverageMeter()
+    meter.on_train_start(trainer, module)
+    for _ in range(8):
+        data.batches_done += 1
+        meter.on_train_batch_end(trainer, module, None, None, 0)
+    lines = [line.split(" of ")[0] for line in caplog.messages if "trained on" in line]
+    assert lines == [f"{which} trained on 12" for which in ("epoch 1", "epochs 2 to 4 each", "epochs 5 to 7 each")]
+
+
 def test_other_errors_are_not_taken_for_a_lack_of_memory(make_module, batch, monkeypatch):
     module = make_module()
 
@@ -181,6 +230,44 @@ def test_the_probe_takes_the_longest_samples_and_leaves_no_gradient(make_module,
     assert (probe.samples, probe.micro_batch, probe.tokens) == (2, 2, sum(lengths[:2]))
     assert probe.seconds > 0 and all(p.grad is None for p in module.parameters())
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+
+
+def test_the_probe_computes_in_the_precision_of_training(make_module, data, monkeypatch):
+    module, real, autocast = make_module(), module_file.dual_ar_sums, []
+    module.trainer.precision_plugin.forward_context = lambda: torch.autocast("cpu", dtype=torch.bfloat16)
+
+    def noted(*arguments):
+        autocast.append(torch.is_autocast_enabled("cpu"))
+        return real(*arguments)
+
+    monkeypatch.setattr(module_file, "dual_ar_sums", noted)
+    probe_longest(module, data)
+    assert autocast and all(autocast)
+
+
+def test_the_probe_of_a_resumed_run_holds_no_memory_for_averages_that_are_there(make_module, data, monkeypatch):
+    real, held = torch.empty_like, []
+    monkeypatch.setattr(probe_file.torch, "empty_like", lambda p, **options: held.append(p) or real(p, **options))
+    module = make_module()
+    optimizer = torch.optim.AdamW(module.parameters())
+    module._trainer.optimizers = [optimizer]
+    for expected in (2 * len(list(module.parameters())), 0):
+        held.clear()
+        probe_longest(module, data)
+        assert sum(isinstance(p, torch.nn.Parameter) for p in held) == expected
+        for parameter in module.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("largest", [None, 0, 0.0, -1.0])
+def test_without_a_largest_norm_gradients_stay_as_they_are(largest):
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([30.0, 40.0])
+    assert clip_gradients([parameter], largest) == 50 and parameter.grad.tolist() == [30, 40]
+    assert clip_gradients([parameter], 1.0) == 50
+    torch.testing.assert_close(parameter.grad, torch.tensor([0.6, 0.8]))
 
 
 def test_a_probe_that_does_not_fit_leaves_a_smaller_micro_batch(make_module, data, monkeypatch):
