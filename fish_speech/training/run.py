@@ -29,7 +29,7 @@ from .memory import choose_micro_batch, is_out_of_memory
 from .module import TextToSemantic
 from .preflight import PlanIsMade, Preflight
 from .sharded import ShardedTextToSemantic
-from .starting import ended_early, find_resume, more_steps, settings_of, start_weights
+from .starting import ended_early, find_resume, more_steps, set_aside_later, settings_of, start_weights
 from .strategies import make_strategy
 
 log = logging.getLogger(__name__)
@@ -110,6 +110,8 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
     if not config.train:
         log.info("train is false: nothing to do beside %s", record)
         return 0
+    if resume is not None and is_first_process():
+        set_aside_later(Path(config.paths.ckpt_dir), start)
     log.info("%s", data.coverage())
     return fit(trainer, module, data, resume, config)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,6 +64,22 @@ def ended_early(config: DictConfig, checkpoint: Path) -> bool:
     """Whether early stopping ended the run of a checkpoint, and would with today's patience."""
     patience = OmegaConf.select(config, "callbacks.early_stopping.patience")
     return patience is not None and stopped_early(read_file(checkpoint), patience)
+
+
+def set_aside_later(folder: Path, step: int) -> None:
+    """Move checkpoints of later steps out of the way of a run that goes on from `step`: they are another run's by now.
+
+    Left there, one of them would be the newest when this run is stopped and continued.
+    """
+    later = [checkpoint.path for checkpoint in list_checkpoints(folder) if checkpoint.step > step]
+    if not later:
+        return
+    places = (folder / f"before_step_{step:09d}_{number}" for number in itertools.count(1))
+    place = next(place for place in places if not place.exists())
+    place.mkdir()
+    for path in later:
+        path.replace(place / path.name)
+    log.info("the later checkpoints (%s) are kept in %s", ", ".join(path.name for path in later), place)
 
 
 def more_steps(reached: int) -> str:

@@ -11,13 +11,14 @@ import torch
 from omegaconf import OmegaConf
 
 from fish_speech.build_dataset import build
+from fish_speech.checkpoint import list_checkpoints
 from fish_speech.errors import INTERRUPTED, UserError
 from fish_speech.ranks import RANKS
 from fish_speech.train import compose_config
 from fish_speech.training import run
 from fish_speech.training.callbacks import StopGracefully
 from fish_speech.training.run import finish, only_run
-from fish_speech.training.starting import find_resume, refuse_changed, settings_of, start_weights
+from fish_speech.training.starting import find_resume, refuse_changed, set_aside_later, settings_of, start_weights
 
 
 @pytest.fixture()
@@ -82,6 +83,19 @@ def test_a_run_is_not_continued_with_a_setting_that_changes_its_steps(make_clips
     refuse_changed(tmp_path, before, settings(), "")
     with pytest.raises(UserError, match=f"why: {name}: "):
         refuse_changed(tmp_path, before, settings(override), "")
+
+
+def test_later_checkpoints_are_kept_aside_when_a_run_goes_on_from_an_earlier_one(tmp_path):
+    for step in (2, 4, 6):
+        (tmp_path / f"step_{step:09d}.ckpt").write_text(str(step), encoding="utf-8")
+    set_aside_later(tmp_path, 6)
+    assert len(list_checkpoints(tmp_path)) == 3
+    for number, left in ((1, [2, 4]), (2, [2, 4])):
+        set_aside_later(tmp_path, 4)
+        assert [checkpoint.step for checkpoint in list_checkpoints(tmp_path)] == left
+        kept = tmp_path / f"before_step_000000004_{number}" / "step_000000006.ckpt"
+        assert kept.read_text(encoding="utf-8") == "6"
+        (tmp_path / "step_000000006.ckpt").write_text("6", encoding="utf-8")
 
 
 def test_a_checkpoint_without_our_record_is_continued(config):
