@@ -215,7 +215,12 @@ def read_references(options: argparse.Namespace, speaker, packed: PackedReferenc
     for path in options.prompt_tokens[len(texts) :]:  # a .txt beside the codes, as --create-reference writes it
         beside = path.with_suffix(".txt")
         if beside.is_file():
-            texts.append(beside.read_text(encoding="utf-8"))
+            try:
+                texts.append(beside.read_text(encoding="utf-8-sig").strip())
+            except (OSError, UnicodeDecodeError) as error:
+                raise UserError(
+                    f"cannot read {beside}", str(error), "save it as UTF-8 text, or give --prompt-text"
+                ) from None
     if len(texts) != len(sources):
         raise UserError(
             f"{len(sources)} references and {len(texts)} texts are given",

@@ -90,7 +90,9 @@ def make_parser() -> argparse.ArgumentParser:
     speech = parser.add_argument_group("how checkpoints speak")
     add = speech.add_argument
     add("--prompt-tokens", type=Path, action="append", default=[], metavar="NPY",
-        help="codes of a recording to imitate, its words in the .txt beside it; repeatable")  # fmt: skip
+        help="codes of a recording to imitate, its words in the .txt beside it; repeatable "
+        "(default: what a merged folder brings along, as cli_tts.py uses it)")  # fmt: skip
+    add("--no-reference", action="store_true", help="do not use the reference that a merged folder brings along")
     add("--temperature", type=float, help=f"0-2; 0 takes the likeliest (default: {TEMPERATURE})")
     add("--top-p", type=float, help=f"share of probability kept (default: {TOP_P})")
     arguments.add_seed(speech)
@@ -135,10 +137,13 @@ def check_request(given: argparse.Namespace) -> None:
         if not getattr(given, needed) and value is not None:
             problems.append(f"{flag} has no effect without --{needed}")
     speech = {"--prompt-tokens": given.prompt_tokens, "--temperature": given.temperature, "--top-p": given.top_p}
+    speech["--no-reference"] = given.no_reference or None
     if not given.checkpoint:
         problems += [
             f"{flag} has no effect without --checkpoint" for flag, value in speech.items() if value not in (None, [])
         ]
+    if given.no_reference and given.prompt_tokens:
+        problems.append("--no-reference has no effect with --prompt-tokens, which replace what a folder brings along")
     similar = given.measures is None or "similarity" in given.measures
     if given.speaker is not None and not similar:
         problems.append("--speaker has no effect: similarity is not among --measures")
@@ -238,9 +243,13 @@ def make_sounds(given: argparse.Namespace, texts: list[str]) -> list[System]:
         sampling = sampling_config(given)
         for name, folder in given.checkpoint:
             speaker = kinds.load_voice(folder, device)
-            prompts = kinds.read_prompts(given.prompt_tokens, speaker)
+            reference = kinds.packed_prompt(folder) if uses_packed(given) else None
+            prompts = kinds.read_prompts(given.prompt_tokens, speaker, reference)
             made.append(kinds.speak_texts(name, folder, speaker, texts, audio / name, sampling, given.seed, prompts))
             made[-1].record = {"codec": str(kinds.codec_beside(folder)), "model_sha256": kinds.model_hash(folder)}
+            if reference is not None:
+                logger.info("%s speaks with its reference %s; --no-reference does without", name, reference.codes)
+                made[-1].record["reference"] = str(reference.codes)
             del speaker
     originals = kinds.read_recordings(ORIGINALS, given.clips, given.limit) if given.codec else None
     for name, weights in given.codec:
@@ -252,6 +261,11 @@ def make_sounds(given: argparse.Namespace, texts: list[str]) -> list[System]:
         kinds.copy_sound(system, audio / system.name)
         made.append(system)
     return made
+
+
+def uses_packed(given: argparse.Namespace) -> bool:
+    """Whether checkpoints speak with the references that their folders bring along."""
+    return not given.no_reference and not given.prompt_tokens
 
 
 def sampling_config(given: argparse.Namespace) -> SamplingConfig:
@@ -283,7 +297,7 @@ def evaluate(given: argparse.Namespace) -> int:
     from . import evaluation
     from .evaluation.report import render
     from .evaluation.summary import plain_table
-    from .evaluation.systems import codec_beside
+    from .evaluation.systems import codec_beside, packed_prompt
 
     wanted = given.measures
     listening, left_out = evaluation.plan_listening(wanted, given.asr, given.whisper_model, given.language)
@@ -295,7 +309,9 @@ def evaluate(given: argparse.Namespace) -> int:
     for line in left_out:
         logger.info("%s", line)
     for _, folder in given.checkpoint:
-        codec_beside(folder)  # what is missing is said before anything is loaded
+        codec_beside(folder)  # what is missing or damaged is said before anything is loaded
+        if uses_packed(given):
+            packed_prompt(folder)
     if given.checkpoint:
         sampling_config(given)
     files.remove_leftovers(given.output)

@@ -107,7 +107,7 @@ def _read_record(path: Path | None) -> dict[str, Any]:
     """What a folder says of its codes: the hash of their codec's weights, or SEVERAL; empty if it has no record."""
     try:
         record = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 

@@ -34,8 +34,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)
+        if isinstance(error, OSError) and (error.filename is None or error.filename2 is not None):
+            error.filename = str(path)  # of a copy the first name is the source, on which nothing is written
         raise
 
 

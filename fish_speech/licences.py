@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .prepare.manifest import MANIFEST
-from .versions import VOICE_FILE
+from .versions import read_voice
 
 BASE_NOTICE, DATA_NOTICE = "LICENCE-base.txt", "LICENCE-data.txt"
 NOTICE_FILES = (BASE_NOTICE, DATA_NOTICE)
@@ -81,10 +81,7 @@ def licence_notes(
 
 def _notes_of(base: Path) -> list[dict[str, Any]]:
     """The licence notes in the base's voice.json, if it is a pack."""
-    try:
-        notes = json.loads((base / VOICE_FILE).read_text(encoding="utf-8"))["licences"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    notes = read_voice(base).get("licences")
     if not isinstance(notes, list):
         return []
     return [note for note in notes[:_MOST_NOTES] if isinstance(note, dict) and len(json.dumps(note)) < 10_000]
@@ -112,7 +109,7 @@ def _folders_of(data: Path) -> Iterator[Path]:
                 sources[folder] = None
                 if folder.name == row.get("speaker"):
                     sources[folder.parent] = None
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         pass  # without a whole manifest, the data folder must do
     yield from list(sources)[:_MOST_FOLDERS]
 
@@ -139,6 +136,10 @@ def _read_notice(path: Path) -> str | None:
     try:
         if not path.is_file() or path.stat().st_size > _LARGEST_NOTICE:
             return None
-        return path.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError):
+        data = path.read_bytes()
+    except OSError:
         return None
+    try:
+        return data.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:  # an old notice with its (c) sign in Latin-1 holds all the same
+        return None if b"\0" in data else data.decode("cp1252", "replace").strip()

@@ -9,7 +9,6 @@ compared with those of base + adapter. What else goes into the folder, the refer
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import os
 import shutil
@@ -25,7 +24,7 @@ from .errors import UserError
 from .errors import run as run_main
 from .files import atomic_path, remove_leftovers, write_json, write_text
 from .log import peak_memory_gb, setup
-from .versions import CONFIG_FILE, TOKENIZER_FILE, VERSIONS, VOICE_FILE, WEIGHTS_FILE
+from .versions import CONFIG_FILE, TOKENIZER_FILE, VERSIONS, VOICE_FILE, WEIGHTS_FILE, read_voice
 
 if TYPE_CHECKING:
     import torch
@@ -189,7 +188,7 @@ def made_before(
 
     files = [output / name for name in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE)]
     try:
-        voice = json.loads((output / VOICE_FILE).read_text(encoding="utf-8"))
+        voice = read_voice(output)
         base_weights = weights_path(base)
         hashes = {
             "base_sha256": base_weights if base_weights.is_file() else None,
@@ -270,7 +269,12 @@ def check_equal(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Te
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file atomically."""
+    """Copy a file atomically, unless the target is such a copy already: a voice that is merged again keeps its codec."""
+    from .checkpoint import sha256
+
+    same = target.is_file() and target.stat().st_size == source.stat().st_size
+    if same and sha256(target) == sha256(source):
+        return
     with atomic_path(target) as temporary:
         shutil.copyfile(source, temporary)
 

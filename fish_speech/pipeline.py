@@ -28,11 +28,13 @@ class Step:
     name: str
     arguments: Sequence[str]
     left_out_is_fine: bool = False  # exit code 1 of a batch, some items left out, does not stop the pipeline
+    dispensable: bool = False  # if it fails, the others run all the same, and the pipeline ends with FAILED
     late: Callable[[], Sequence[str]] | None = None  # further arguments, settled when the step's turn has come
 
 
 def run_steps(steps: Sequence[Step], log_folder: Path) -> int:
     """Run steps in order until one fails; return 0 or the exit code of the one that did not end well."""
+    result = DONE
     for number, step in enumerate(steps, 1):
         if step.late is not None:
             step = replace(step, arguments=[*step.arguments, *step.late()], late=None)
@@ -40,12 +42,15 @@ def run_steps(steps: Sequence[Step], log_folder: Path) -> int:
         code = run_step(step, log_folder / f"{step.name}.log")
         if code == FAILED and step.left_out_is_fine:
             log.warning("%s left items out (listed above); going on", step.name)
+        elif code in (FAILED, WRONG_REQUEST) and step.dispensable:
+            log.warning("%s ended with exit code %d; going on without it", step.name, code)
+            result = FAILED
         elif code != DONE:
             log.error(
                 "%s ended with exit code %d; its output is in %s", step.name, code, log_folder / f"{step.name}.log"
             )
             return code if code in (WRONG_REQUEST, INTERRUPTED) else FAILED
-    return DONE
+    return result
 
 
 def command_line(step: Step) -> str:

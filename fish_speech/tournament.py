@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping
@@ -18,6 +18,8 @@ from . import arguments, errors, files, log
 from .checkpoint import CheckpointFile, checkpoint_dir, list_checkpoints, sha256
 from .device import allow_mps_fallback, choose_device
 from .errors import DONE, FAILED, UserError
+from .finetuning.request import check_project
+from .tournament_record import FORMAT, RESULTS, is_current, read_record, tournament_dir
 from .workers import WorkerLost
 
 if TYPE_CHECKING:
@@ -35,9 +37,8 @@ The sentences are those of clips that training held out. Writes results/PROJECT/
 file, with players) and audio/. The earliest checkpoint that is as good as the best is recommended, and merging takes it.
 Exit code: 0 done; 1 a checkpoint could not take part; 2 wrong request."""
 
-RESULTS, REPORT, AUDIO = "results.json", "report.html", "audio"
-FORMAT = 1
-_MAX_RESULTS_BYTES = 64 << 20
+REPORT, AUDIO = "report.html", "audio"
+_BY_SYSTEM = re.compile(r"\..*|Thumbs\.db|desktop\.ini", re.IGNORECASE)  # file managers leave these where one looks
 _STAGING = "-tournament"  # end of the name of a folder in the making; ours alone
 
 
@@ -73,62 +74,9 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def tournament_dir(project: str) -> Path:
-    """Where a project's tournament lies."""
-    return Path("results") / project / "tournament"
-
-
-def recommended_step(project: str) -> int | None:
-    """The step that the project's tournament recommends; None without a whole one of the checkpoints there are now.
-
-    Checkpoints that were deleted since do no harm, unless the recommended one is among them; new or changed ones do.
-    """
-    record = read_record(tournament_dir(project) / RESULTS)
-    step = record.get("recommended")
-    if not isinstance(step, int) or isinstance(step, bool):
-        return None
-    present = list_checkpoints(checkpoint_dir(project))
-    known = _recorded(record)
-    whole = all(_is_same(checkpoint, known.get(checkpoint.path.name)) for checkpoint in present)
-    return step if whole and any(checkpoint.step == step for checkpoint in present) else None
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """What a tournament wrote; nothing if the file is missing, torn, or not ours."""
-    try:
-        if path.stat().st_size > _MAX_RESULTS_BYTES:
-            return {}
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) and record.get("format") == FORMAT else {}
-
-
-def _recorded(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    inputs = record.get("inputs")
-    entries = inputs.get("checkpoints") if isinstance(inputs, Mapping) else None
-    entries = [entry for entry in entries if isinstance(entry, Mapping)] if isinstance(entries, list) else []
-    return {str(entry.get("name")): entry for entry in entries}
-
-
-def _is_same(checkpoint: CheckpointFile, recorded: Mapping[str, Any] | None) -> bool:
-    """Whether a file is the one that took part: by size and time, or, copied and so of another time, by its hash."""
-    if recorded is None or recorded.get("bytes") != checkpoint.size:
-        return False
-    if recorded.get("modified") == checkpoint.modified:
-        return True
-    try:
-        return recorded.get("sha256") == sha256(checkpoint.path)
-    except OSError:
-        return False
-
-
 def check_request(given: argparse.Namespace) -> list[CheckpointFile]:
     """Return the project's checkpoints; raise UserError for what can be seen to be wrong before any work."""
-    if Path(given.project).name != given.project:
-        raise UserError(
-            f"--project {given.project!r} cannot be a folder name", "it names results/PROJECT", "correct it"
-        )
+    check_project(given.project)
     found = list_checkpoints(checkpoint_dir(given.project))
     if not found:
         raise UserError(
@@ -141,27 +89,20 @@ def check_request(given: argparse.Namespace) -> list[CheckpointFile]:
             raise UserError(f"there is no folder {path}", f"it was given as {flag}", "check the path")
     if given.codec is not None and not given.codec.is_file():
         raise UserError(f"there is no codec file {given.codec}", "it was given as --codec", "check the path")
-    output = tournament_dir(given.project)
-    foreign = [p for p in output.iterdir() if p.name not in (RESULTS, REPORT, AUDIO)] if output.is_dir() else []
-    if foreign or (output.exists() and not output.is_dir()):
-        raise UserError(
-            f"{output} has files that no tournament wrote",
-            f"the folder is written anew; first: {(foreign or [output])[0].name!a}",
-            "move them away",
-        )
     return found
 
 
-def is_current(record: Mapping[str, Any], inputs: Mapping[str, Any], checkpoints: list[CheckpointFile]) -> bool:
-    """Whether a tournament of just these inputs has been held."""
-    before = record.get("inputs")
-    if not isinstance(before, Mapping) or {**before, "checkpoints": 0} != {**inputs, "checkpoints": 0}:
-        return False
-    told = record.get("conclusion"), record.get("table"), record.get("left_out")
-    if [type(part) for part in told] != [list, str, dict]:
-        return False
-    known = _recorded(record)
-    return len(known) == len(checkpoints) and all(_is_same(c, known.get(c.path.name)) for c in checkpoints)
+def check_output(output: Path) -> None:
+    """Raise UserError if files of the user's lie where a tournament is written."""
+    ours = (RESULTS, REPORT, AUDIO)
+    there = [path.name for path in output.iterdir() if path.name not in ours] if output.is_dir() else []
+    foreign = [name for name in there if not _BY_SYSTEM.fullmatch(name)]
+    if foreign or (output.exists() and not output.is_dir()):
+        raise UserError(
+            f"{output} has files that no tournament wrote",
+            f"the folder is written anew; first: {(foreign or [output.name])[0]!a}",
+            "move them away",
+        )
 
 
 @contextmanager
@@ -206,6 +147,7 @@ def tournament(given: argparse.Namespace) -> int:
     if not given.force and is_current(record, inputs, checkpoints):
         logger.info("the tournament of these checkpoints has been held; --force holds it again")
         return tell(record, tournament_dir(given.project))
+    check_output(tournament_dir(given.project))
     for line in lacking:
         logger.info("%s", line)
     from .training.run import only_run

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.pth"
 TOKENIZER_FILE = "tokenizer.tiktoken"
 SPECIAL_TOKENS_FILE = "special_tokens.json"
 VOICE_FILE = "voice.json"
+_MOST_VOICE_BYTES = 8 << 20  # a larger voice.json is nobody's
 CODEC_RECORD = ".codec.json"  # in a data folder: the codec that its codes were made with
 
 
@@ -106,11 +108,19 @@ def config_of_codec(codec: Path, model_version: str = DEFAULT_VERSION) -> str:
     return next(named, asked).config_of(codec)
 
 
+def read_voice(folder: Path) -> dict[str, Any]:
+    """What voice.json in a model folder says; nothing where there is none, as in a base, or one that is torn or odd."""
+    path = folder / VOICE_FILE
+    try:
+        voice = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= _MOST_VOICE_BYTES else {}
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return voice if isinstance(voice, dict) else {}
+
+
 def named_codec(folder: Path) -> Path | None:
     """The codec weights in a model folder that its voice.json names; None if it names none: a base has no such file."""
-    try:
-        name = json.loads((folder / VOICE_FILE).read_text(encoding="utf-8")).get("codec")
-    except (OSError, ValueError, AttributeError):
+    name = read_voice(folder).get("codec")
+    if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
         return None
-    inside = isinstance(name, str) and Path(name).name == name and (folder / name).is_file()
-    return folder / name if inside else None
+    return folder / name

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .checkpoint import newest_of, read_file, sha256
+from .checkpoint import list_checkpoints, newest_of, read_file, sha256
 from .datasets.sources import Clip, find_clips
 from .errors import UserError
 from .files import remove_leftovers, write_json, write_text
@@ -32,10 +32,10 @@ from .synthesis.voices import (
     read_codes,
     write_reference,
 )
+from .tournament_record import RESULTS, is_same, read_record, recorded_checkpoints
 from .versions import CODEC_RECORD, VERSIONS, VOICE_FILE, config_of_codec, named_codec
 
 _MOST_METRICS = 64
-_LARGEST_RESULTS = 64 << 20  # bytes of a tournament's results.json
 _CHOICE = 1  # raised when the way of choosing changes, so that packs get the better one
 _DEFAULT_FRAME_RATE = 44100 / 2048  # of the released codec
 log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ def settle_reference(
     else:
         clips = find_clips([data], [".lab"])[0]
         means = "similarity" if can_compare() else "health"
-        digest = _digest("chosen", [_CHOICE, means, wish.speaker, _stamp(data / MANIFEST), *_state_of(clips)])
+        digest = _digest("chosen", [_CHOICE, means, wish.speaker, _state_of(data / MANIFEST), *_states_of(clips)])
     if digest == old_digest and (kept or old is None) and not wish.again:
         return old, digest
     if wish.clip is not None:
@@ -211,13 +211,13 @@ def _digest(kind: str, parts: Iterable[object]) -> str:
     return digest.hexdigest()
 
 
-def _state_of(clips: Iterable[Clip]) -> Iterator[str]:
+def _states_of(clips: Iterable[Clip]) -> Iterator[str]:
     return (line for clip in clips for line in clip.fingerprint())
 
 
-def _stamp(path: Path) -> str:
-    """Size and time of a file; empty if there is none."""
-    return f"{path.stat().st_size} {path.stat().st_mtime_ns}" if path.is_file() else ""
+def _state_of(path: Path) -> str:
+    """The hash of a file, not its time: preparation writes the manifest anew even if nothing has changed."""
+    return sha256(path) if path.is_file() else ""
 
 
 def _is_whole(output: Path) -> bool:
@@ -232,7 +232,7 @@ def _of_another_codec(data: Path, codes: Codes) -> bool:
     """Whether extraction noted another codec than the pack's; codes without a note are taken as fitting."""
     try:
         noted = json.loads((data / CODEC_RECORD).read_text(encoding="utf-8"))["codec_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
     return codes.codec is not None and noted != sha256(codes.codec)
 
@@ -264,14 +264,13 @@ def numbers(values: Any) -> dict[str, float | int]:
 
 
 def tournament_row(checkpoint: Path, step: Any) -> dict[str, float | int]:
-    """What the tournament beside the checkpoints' folder measured of this step; empty if there was none."""
-    path = checkpoint.resolve().parent.parent / "tournament" / "results.json"
-    try:
-        if not path.is_file() or path.stat().st_size > _LARGEST_RESULTS:
-            return {}
-        systems = json.loads(path.read_text(encoding="utf-8"))["systems"]
-        (row,) = (system for system in systems if type(step) is int and system.get("step") == step)
-        return numbers(row.get("summary", row))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        log.debug("no row of step %s in %s: %s", step, path, error)
+    """What the tournament beside the checkpoints' folder measured of this very checkpoint; empty if there was none."""
+    folder = checkpoint.resolve().parent
+    record = read_record(folder.parent / "tournament" / RESULTS)
+    known = recorded_checkpoints(record).get(checkpoint.name)
+    if not any(file.path.name == checkpoint.name and is_same(file, known) for file in list_checkpoints(folder)):
         return {}
+    systems = record.get("systems")
+    rows = [row for row in systems if isinstance(row, dict)] if isinstance(systems, list) else []
+    found = [row.get("summary", row) for row in rows if type(step) is int and row.get("step") == step]
+    return numbers(found[0]) if len(found) == 1 else {}

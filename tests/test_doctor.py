@@ -173,7 +173,7 @@ def test_a_damaged_record_is_a_finding_and_no_error(own):
     assert len(found) == 4 and set(states(found.values()).values()) == {"good"}
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"model_sha256": 7}', "\0"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"model_sha256": 7}', "\0", "[" * 100_000])
 def test_a_damaged_voice_json_counts_as_no_record(small_base, tmp_path, content):
     folder = shutil.copytree(small_base, tmp_path / "voice-merged")
     (folder / "voice.json").write_text(content, encoding="utf-8")

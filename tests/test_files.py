@@ -133,3 +133,9 @@ def test_json_comes_back_as_it_was(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("json") / "value.json"
     files.write_json(path, value)
     assert json.loads(path.read_text(encoding="utf-8")) == value
+
+
+def test_a_full_disk_is_said_of_the_copy_not_of_its_source(tmp_path):
+    with pytest.raises(OSError) as caught, files.atomic_path(tmp_path / "copy.bin"):
+        raise OSError(errno.ENOSPC, "No space left on device", "source.bin", None, "temporary.bin")
+    assert caught.value.filename == str(tmp_path / "copy.bin")

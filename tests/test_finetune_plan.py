@@ -26,6 +26,7 @@ KEYS = {
 def overrides(tmp_path, monkeypatch):
     """Plan a training of tmp_path/data and return the config keys that it sets."""
     (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.lab").touch()
 
     def plan(*flags) -> dict[str, str]:
         fixed = ["--project", "p", "--data-dir", str(tmp_path / "data"), "--train"]

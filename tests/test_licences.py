@@ -123,3 +123,8 @@ def test_a_voice_made_of_a_voice_hands_its_notes_and_notices_on(base, data, tmp_
 def test_a_base_with_an_odd_voice_json_counts_as_a_base_of_its_version(base, content):
     (base / "voice.json").write_text(content, encoding="utf-8")
     assert licence_notes("minnow", base, None)[0][0]["of"] == "base weights (minnow)"
+
+
+def test_a_notice_in_an_old_encoding_is_kept(base, data):
+    (data / "LICENSE.txt").write_bytes("© Jürgen".encode("cp1252"))
+    assert licence_notes("1.5", base, data)[1] == {DATA_NOTICE: "© Jürgen\n"}

@@ -59,3 +59,15 @@ def test_what_is_wished_of_the_reference_reaches_the_pack(here, monkeypatch, fla
     monkeypatch.setattr(voice_pack, "complete", lambda *given: seen.append(given))
     assert merge_lora.main(["--lora-weight", "a.ckpt", "--output", "out", "--base-weight", "base", *flags]) == 0
     assert seen == [(Path("out"), {"step": 9}, Path("a.ckpt"), Path("base"), "1.5", wish)]
+
+
+def test_a_copy_that_is_there_already_is_not_written_again(tmp_path):
+    source, target = tmp_path / "codec.pth", tmp_path / "out/codec.pth"
+    source.write_bytes(b"weights")
+    merge_lora.copy_file(source, target)
+    os.utime(target, (1, 1))
+    merge_lora.copy_file(source, target)
+    assert target.stat().st_mtime == 1
+    source.write_bytes(b"others!")
+    merge_lora.copy_file(source, target)
+    assert target.read_bytes() == b"others!"

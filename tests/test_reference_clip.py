@@ -169,7 +169,7 @@ def test_torn_codes_and_missing_words_are_passed_over(data, deaf):
     assert choose(data).source == "anna/good"
 
 
-@pytest.mark.parametrize("line", ["not json\n", '{"source": null}\n', "[1]\n", "\xff\n"])
+@pytest.mark.parametrize("line", ["not json\n", '{"source": null}\n', "[1]\n", "\xff\n", "[" * 100_000])
 def test_a_manifest_that_cannot_be_read_hinders_nobody(data, deaf, line, caplog):
     add(data, "anna/one", 5.0)
     (data / "manifest.jsonl").write_bytes(line.encode("latin-1"))

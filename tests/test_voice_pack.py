@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from fish_speech import reference_clip, voice_pack
+from fish_speech.checkpoint import sha256
 from fish_speech.errors import UserError
 from fish_speech.synthesis.voices import packed_reference, write_reference
 from fish_speech.voice_pack import Wish, check_wish, complete, numbers, tournament_row
@@ -91,7 +92,9 @@ def test_nothing_in_what_is_added_names_a_place_on_this_machine(pack, tmp_path):
 
 def test_nothing_is_written_twice(pack):
     (pack.data / "LICENSE").write_text("Keep me.", encoding="utf-8")
+    (pack.data / "manifest.jsonl").write_text("", encoding="utf-8")
     voice, before = pack(), times(pack.output)
+    os.utime(pack.data / "manifest.jsonl", (1, 1))  # preparation writes it at every run
     assert pack() == voice and times(pack.output) == before
 
 
@@ -245,16 +248,28 @@ def results(folder, content):
 def test_the_tournaments_row_of_the_merged_step_is_told(pack, tmp_path):
     rows = [{"name": "base", "step": None, "summary": {"wer": 0.5}}]
     rows += [{"name": f"step_{step}", "step": step, "summary": {"wer": step / 10, "kind": "x"}} for step in (2, 4)]
-    results(tmp_path / "results/p", {"systems": rows})
+    pack(metrics={"loss": 1.5})
+    path = tmp_path / "results/p/checkpoints/step_000000004.ckpt"
+    took_part = {"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+    results(tmp_path / "results/p", {"format": 1, "systems": rows, "inputs": {"checkpoints": [took_part]}})
     assert pack(metrics={"loss": 1.5})["metrics"] == {"loss": 1.5, "tournament": {"wer": 0.4}}
+    assert pack(metrics={"loss": 2.5})["metrics"] == {"loss": 2.5}  # trained anew: another checkpoint of this step
 
 
-@pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"systems": 4}', '{"systems": [4]}', '{"systems": [{"step": 2}]}', "[" * 100_000]
-)
-def test_a_tournament_without_that_step_says_nothing(tmp_path, content):
+@pytest.mark.parametrize("content", ["", "[]", "{}", "[" * 100_000])
+def test_a_torn_tournament_says_nothing(tmp_path, content):
     results(tmp_path, content)
     assert tournament_row(tmp_path / "checkpoints/step_000000004.ckpt", 4) == {}
+
+
+@pytest.mark.parametrize("systems", [4, [4], [{"step": 2}], [{"step": 4, "summary": 3}], [{"step": 4}, {"step": 4}]])
+def test_a_tournament_without_that_step_says_nothing(tmp_path, systems):
+    path = tmp_path / "checkpoints/step_000000004.ckpt"
+    path.parent.mkdir()
+    path.write_bytes(b"weights")
+    took_part = {"name": path.name, "bytes": 7, "modified": path.stat().st_mtime}
+    results(tmp_path, {"format": 1, "inputs": {"checkpoints": [took_part]}, "systems": systems})
+    assert tournament_row(path, 4) == {}
 
 
 @pytest.mark.parametrize("record", [None, 5, {}, {"data": 5}, {"data": ["protos"]}, {"data": "gone"}, {"data": "a\0b"}])

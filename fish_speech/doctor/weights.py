@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,10 @@ from pathlib import Path
 from ..checkpoint import read_state_dict, sha256
 from ..errors import UserError
 from ..hub import RECORD_FILE, WORK_FOLDER, read_record
-from ..versions import CONFIG_FILE, TOKENIZER_FILE, VERSIONS, VOICE_FILE, WEIGHTS_FILE, ModelVersion
+from ..versions import CONFIG_FILE, TOKENIZER_FILE, VERSIONS, VOICE_FILE, WEIGHTS_FILE, ModelVersion, read_voice
 from .findings import Finding, guarded
 
 _SHOWN = 12  # letters of a hash
-_LARGEST_VOICE = 10_000_000  # bytes of a voice.json that is read
 
 
 @dataclass(frozen=True)
@@ -105,11 +103,9 @@ def recorded_hashes(folder: Path) -> dict[str, Recorded]:
     """
     entries = read_record(folder).get("files", {}).items()
     found = {name: Recorded(str(entry["sha256"]), int(entry["size"]), RECORD_FILE) for name, entry in entries}
-    voice = folder / VOICE_FILE
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        if not found and voice.stat().st_size <= _LARGEST_VOICE:
-            merged = json.loads(voice.read_text(encoding="utf-8"))["model_sha256"]
-            found = {WEIGHTS_FILE: Recorded(merged, None, VOICE_FILE)} if isinstance(merged, str) else {}
+    merged = read_voice(folder).get("model_sha256")
+    if not found and isinstance(merged, str):
+        found = {WEIGHTS_FILE: Recorded(merged, None, VOICE_FILE)}
     return found
 
 

@@ -17,7 +17,7 @@ from ..versions import VERSIONS, config_of_codec, named_codec
 if TYPE_CHECKING:
     from ..synthesis import SamplingConfig
     from ..synthesis.speak import Speaker
-    from ..synthesis.voices import Reference
+    from ..synthesis.voices import PackedReference, Reference
 
 logger = logging.getLogger(__name__)
 
@@ -128,11 +128,21 @@ def model_hash(folder: Path) -> str:
     return sha256(weights_path(folder))
 
 
-def read_prompts(paths: Sequence[Path], speaker: Speaker) -> list[Reference]:
-    """Read reference codes (.npy), each with its words in the .txt beside it."""
+def packed_prompt(folder: Path) -> PackedReference | None:
+    """The reference that a merged folder speaks with, if it does; raises UserError for one that is damaged."""
+    from ..synthesis.voices import packed_reference
+
+    packed = packed_reference(folder)
+    return packed if packed is not None and packed.used else None
+
+
+def read_prompts(paths: Sequence[Path], speaker: Speaker, packed: PackedReference | None = None) -> list[Reference]:
+    """Read reference codes (.npy), each with its words in the .txt beside it; those of a merged folder know theirs."""
     from ..synthesis.voices import Reference, read_codes
 
-    config, references = speaker.model.config, []
+    config, references = speaker.model.config, list[Reference]()
+    if packed is not None:
+        references.append(Reference(packed.text, read_codes(packed.codes, config.num_codebooks, config.codebook_size)))
     for path in paths:
         codes = read_codes(path, config.num_codebooks, config.codebook_size)
         words = path.with_suffix(".txt")

@@ -130,7 +130,7 @@ def speak_all(
     codec_shape = codec_config(config_of_codec(run.codec))
     longest = sum(SPARE_SECONDS + MAX_SECONDS_PER_BYTE * len(text.encode()) for text in material.texts)
     logger.info(
-        "%d systems speak %d sentences each, at most %.0f s of speech; the first tells how long it takes",
+        "systems: %d, sentences for each: %d, at most %.0f s of speech; the first tells how long it takes",
         len(entries), len(material.texts), longest,
     )  # fmt: skip
     systems: list[System] = []

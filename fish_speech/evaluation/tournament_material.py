@@ -139,7 +139,8 @@ def choose_material(
         raise UserError(
             f"there is nothing to say in the language {language!r}",
             "no text was held out in training, and the fixed sentences are English",
-            "give sentences with --texts FILE, one per line",
+            "give sentences with python -m fish_speech.tournament --texts FILE, one per line; "
+            "finetune_tts.py goes without a tournament with --tournament-texts 0",
         )
     return material
 

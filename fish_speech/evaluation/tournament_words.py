@@ -71,7 +71,8 @@ def against_base(base: Contestant, chosen: Contestant, checkpoints: Sequence[Con
     lines.append(f"training did not help: in {heard} no checkpoint is clearly better than the base")
     lines.append(f"what to change: {_advice(base, checkpoints, all_gains)}")
     if texts < _FEW_TEXTS:
-        lines.append(f"{texts} sentences show large differences only; --num-texts {3 * texts} shows smaller ones")
+        few = f"{texts} sentences show" if texts > 1 else "one sentence shows"
+        lines.append(f"{few} large differences only; --tournament-texts {3 * texts} shows smaller ones")
     return lines
 
 

@@ -26,6 +26,8 @@ _PREPARATION = {*prepare_flags.VALUES, *prepare_flags.SWITCHES}
 _STEP_FLAGS = ("--full-pipeline", *(f"--{name.replace('_', '-')}" for name in STEPS))
 # The guide names the data set beside --list-checkpoints and --merge-weights too, so that one line serves all steps.
 _WITH_LIST = {"--list-checkpoints", "--project", "--data-dir"}
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # by Windows
+_LONGEST_NAME = 200  # bytes; a folder's name may have 255, and ours ends in -merged
 _WITH_DOCTOR = {"--doctor", "--model-version", "--device", "--pretrained-ckpt-path"}
 
 
@@ -89,7 +91,7 @@ def check(options: argparse.Namespace, given: Collection[str]) -> Work:
     if options.doctor:
         _refuse(given, set(given) - _WITH_DOCTOR, "--doctor looks at the machine and runs no step")
     else:
-        _check_project(options.project)
+        check_project(options.project)
     if options.list_checkpoints:
         _refuse(given, set(given) - _WITH_LIST, "--list-checkpoints runs no step")
     work = work_of(options)
@@ -98,7 +100,7 @@ def check(options: argparse.Namespace, given: Collection[str]) -> Work:
     if not any(getattr(options, name) for name in (*STEPS, "full_pipeline")):
         raise UserError("no step is chosen", "there is nothing to do", "add --full-pipeline, or a step such as --train")
     if work.needs_data:
-        _check_data(options.data_dir)
+        _check_data(options.data_dir, options.project, work)
     for names, why in _idle(options, work):
         _refuse(given, names, why)
     problem = prepare_flags.without_effect(options) or runner_problem(options)
@@ -115,29 +117,49 @@ def check(options: argparse.Namespace, given: Collection[str]) -> Work:
     return work
 
 
-def _check_project(project: str | None) -> None:
+def check_project(project: str | None) -> None:
+    """Raise UserError for a name that cannot be a folder's, on any system that the folder may be copied to."""
     if project is None:
         raise UserError(
             "--project is missing",
             "it names results/PROJECT and checkpoints/PROJECT-merged; --doctor alone needs none",
             "add --project my_voice",
         )
-    if not re.fullmatch(r"[\w][\w .+-]{0,99}", project):
+    odd = not re.fullmatch(r"[\w][\w .+-]{0,99}", project) or project[-1] in ". "  # Windows drops these at the end
+    if odd or _RESERVED.fullmatch(project) or len(project.encode()) > _LONGEST_NAME:
         raise UserError(
             f"--project {project!r} cannot be a folder name",
             "it names results/PROJECT and checkpoints/PROJECT-merged",
-            "use letters, digits, and . _ - inside",
+            f"use letters, digits, and . _ - inside, at most {_LONGEST_NAME} bytes",
         )
 
 
-def _check_data(folder: Path | None) -> None:
+def prepared_folder(project: str) -> Path:
+    """Where preparation writes a project's data set."""
+    return Path("training_data") / project
+
+
+def _check_data(folder: Path | None, project: str, work: Work) -> None:
     if folder is None:
         raise UserError("--data-dir is missing", "this step reads the data set", "add --data-dir training_data/NAME")
     if not folder.is_dir():
         raise UserError(
-            f"there is no folder {folder}",
+            f"{folder} is no folder" if folder.exists() else f"there is no folder {folder}",
             "the data set is read from there",
             "python prepare_dataset.py --input RECORDINGS --output training_data/NAME",
+        )
+    output = prepared_folder(project).resolve()
+    if work.prepares and (output.is_relative_to(folder.resolve()) or folder.resolve().is_relative_to(output)):
+        raise UserError(
+            f"the recordings in {folder} lie where the prepared data would go",
+            f"the data set of project {project} is written to {prepared_folder(project)}, and recordings stay as they are",
+            "move them to a folder of their own, recordings/NAME say, or choose another --project",
+        )
+    if work.packs and not work.prepares and not is_prepared(folder):
+        raise UserError(
+            f"{folder} is no data set to train on",
+            "it has no transcripts (.lab), which prepare_dataset.py writes beside the clips",
+            "add --full-pipeline, or first --prepare-data, which makes training_data/PROJECT of recordings",
         )
 
 
@@ -158,6 +180,7 @@ def _idle(options: argparse.Namespace, work: Work) -> Iterator[tuple[Collection[
         (_TRAINING, work.trains, nobody),
         (_EXTRACTION, work.extracts, nobody),
         (("--max-left-out",), work.extracts or work.packs, nobody),
+        (("--max-left-out",), not options.keep_going, "--keep-going lets any number be left out"),
         (("--keep-going",), goes_on, "no step follows one that may leave clips out"),
         (("--force-mps",), computes or work.compares, nobody),
         (("--device",), computes or work.prepares or work.compares, nobody),

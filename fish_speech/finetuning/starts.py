@@ -58,7 +58,9 @@ def held_out_loss(path: Path) -> float | None:
         loss = record_of(path, "metrics").get("val/loss")
     except UserError:  # a torn one is listed all the same
         return None
-    return float(loss) if isinstance(loss, int | float) and math.isfinite(loss) else None
+    if not isinstance(loss, int | float) or isinstance(loss, bool) or not math.isfinite(loss):
+        return None
+    return float(loss)
 
 
 def newest_fitting(options: argparse.Namespace, data: Path, base: Path) -> CheckpointFile:
@@ -66,7 +68,11 @@ def newest_fitting(options: argparse.Namespace, data: Path, base: Path) -> Check
     lora = None if options.lora_config == "none" else configs.read_lora(options.lora_config)
     found = [c for folder in Path("results").glob("*/checkpoints") for c in list_checkpoints(folder)]
     for checkpoint in sorted(found, key=lambda c: (c.modified, c.step), reverse=True):
-        record = record_of(checkpoint.path)
+        try:
+            record = record_of(checkpoint.path)
+        except UserError:  # torn, perhaps of a project that nobody thinks of any more
+            log.warning("passed over: %s cannot be read", checkpoint.path)
+            continue
         shape = record.get("lora")
         same_lora = shape == lora if not (shape and lora) else all(shape[k] == lora[k] for k in ("r", "lora_alpha"))
         if same_lora and _is_path(record.get("data"), data) and _is_path(record.get("base"), base):
@@ -85,13 +91,17 @@ def _is_path(recorded: object, path: Path) -> bool:
 
 
 def recorded_path(project: str, name: str) -> Path | None:
-    """The folder that the project's newest checkpoint was trained with as `base` or on as `data`, if it is there."""
-    found = list_checkpoints(checkpoint_dir(project))
-    value = record_of(found[-1].path).get(name) if found else None
-    return Path(value) if isinstance(value, str) and Path(value).is_dir() else None
+    """The folder that the project's newest readable checkpoint was trained with as `base` or on as `data`, if it is there."""
+    for checkpoint in reversed(list_checkpoints(checkpoint_dir(project))):
+        try:
+            value = record_of(checkpoint.path).get(name)
+        except UserError:  # torn: the step that needs it says so
+            continue
+        return Path(value) if isinstance(value, str) and Path(value).is_dir() else None
+    return None
 
 
-def trained(project: str, step: int | None) -> list[CheckpointFile]:
+def trained(project: str, step: int | None, purpose: str = "merge") -> list[CheckpointFile]:
     """The project's checkpoints, of `step` alone if one is named, newest last. Raises UserError for none."""
     found = list_checkpoints(checkpoint_dir(project))
     wanted = [c for c in found if step in (None, c.step)]
@@ -99,7 +109,7 @@ def trained(project: str, step: int | None) -> list[CheckpointFile]:
         there = ", ".join(str(c.step) for c in found) or "none"
         asked = f"step {step}" if step else "checkpoint"
         raise UserError(
-            f"project {project} has no {asked} to merge", f"steps there: {there}", "train first, or choose a step"
+            f"project {project} has no {asked} to {purpose}", f"steps there: {there}", "train first, or choose a step"
         )
     return wanted
 
@@ -108,20 +118,20 @@ def checkpoint_to_merge(project: str, step: int | None) -> Path:
     """The project's checkpoint of `step`; without one what the tournament recommends, else the newest."""
     wanted = trained(project, step)
     recommended = None if step else _recommended(project)
-    if recommended is None:
-        return wanted[-1].path
     for checkpoint in wanted:
         if checkpoint.step == recommended:
             log.info("merging step %d, which the tournament recommends; --checkpoint-step chooses another", recommended)
             return checkpoint.path
-    log.warning(
-        "the tournament recommends step %d, which is gone; merging the newest, step %d", recommended, wanted[-1].step
-    )
+    if step is None and len(wanted) > 1:
+        log.info(
+            "merging the newest, step %d: no tournament of just these %d checkpoints recommends one; --tournament holds it",
+            *(wanted[-1].step, len(wanted)),
+        )
     return wanted[-1].path
 
 
 def _recommended(project: str) -> int | None:
-    from ..tournament import recommended_step
+    from ..tournament_record import recommended_step
 
     return recommended_step(project)
 

@@ -11,7 +11,7 @@ from ..errors import UserError
 from ..pipeline import ROOT, Step
 from ..prepare.flags import handed_on
 from ..versions import CONFIG_FILE, VERSIONS
-from .request import Work
+from .request import Work, prepared_folder
 from .starts import checkpoint_to_merge, recorded_path, start_values, trained
 
 TEXTS = ".lab"  # suffix of the transcripts that prepare_dataset.py writes
@@ -21,7 +21,7 @@ _NAMED = 3  # clips named at the end of a run
 def plan(options: argparse.Namespace, work: Work, given: Collection[str] = ()) -> list[Step]:
     """The stages that the request needs, in order; `given` are the flags on the command line."""
     if not work.trains and (work.compares or work.merges):
-        trained(options.project, options.checkpoint_step)
+        trained(options.project, options.checkpoint_step, "merge" if work.merges else "compare")
     base = base_folder(options, work) if work.needs_base else Path()
     data = data_folder(options, work)
     return [*(_making(options, work, given, data, base) if data else []), *_choosing(options, work, data, base)]
@@ -46,12 +46,12 @@ def _choosing(options: argparse.Namespace, work: Work, data: Path | None, base: 
     if work.compares:
         yield tournament_step(options, data, base)
     if work.merges:
-        yield merge_step(options, base, after_others=work.trains or work.compares)
+        yield merge_step(options, base, data, after_others=work.trains or work.compares)
 
 
 def data_folder(options: argparse.Namespace, work: Work) -> Path | None:
     """The data set that the stages read: of a preparation, what it makes. None where no stage needs to be told."""
-    return Path("training_data") / options.project if work.prepares else options.data_dir
+    return prepared_folder(options.project) if work.prepares else options.data_dir
 
 
 def protos_folder(options: argparse.Namespace) -> Path:
@@ -216,14 +216,20 @@ def tournament_step(options: argparse.Namespace, data: Path | None, base: Path) 
         arguments += ["--language", options.language]
     if not VERSIONS[options.model_version].uses_reference:
         arguments += ["--no-reference"]  # as its merged voice will speak
-    return Step("tournament", arguments, left_out_is_fine=True)  # the others competed
+    # Where checkpoints are left out, the others competed; and who has trained for hours wants a voice in any case.
+    return Step("tournament", arguments, left_out_is_fine=True, dispensable=options.full_pipeline)
 
 
-def merge_step(options: argparse.Namespace, base: Path, after_others: bool) -> Step:
-    """Merging; which checkpoint is settled when it runs, since a step before it may make or recommend one."""
+def merge_step(options: argparse.Namespace, base: Path, data: Path | None, after_others: bool) -> Step:
+    """Merging; which checkpoint is settled when it runs, since a step before it may make or recommend one.
+
+    The voice's reference comes from the data that the checkpoint was trained on; where that has moved, from `data`.
+    """
     output = Path("checkpoints") / f"{options.project}-merged"
     arguments = ["-m", "fish_speech.merge_lora", "--base-weight", str(base), "--output", str(output)]
     arguments += ["--codec", str(codec_file(options, base)), "--model-version", options.model_version]
+    if not after_others and data is not None and data.is_dir() and recorded_path(options.project, "data") is None:
+        arguments += ["--data-dir", str(data)]
 
     def checkpoint() -> list[str]:
         return ["--lora-weight", str(checkpoint_to_merge(options.project, options.checkpoint_step))]

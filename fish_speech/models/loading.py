@@ -91,7 +91,7 @@ def read_config(folder: Path) -> DualARConfig:
         if not isinstance(values, dict):
             raise ValueError("it does not hold an object")
         return DualARConfig.from_mapping(values)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not a model config this toolkit knows", str(error), "restore the file") from error
 
 

@@ -44,7 +44,7 @@ def read_manifest(folder: Path) -> dict[Key, list[Row]]:
         if any(row["source"] is None or row["speaker"] is None for row in rows):
             raise ValueError("a row without source")
         return by_recording(rows)
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
             f"{path} cannot be read",
             "a line of it is not a row of this tool",

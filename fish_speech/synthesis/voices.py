@@ -5,21 +5,22 @@ A merged folder may bring its own: `voice.json` names the file, its SHA-256 and 
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..checkpoint import sha256
+from ..datasets.sources import UnusableClip, parse_npy_header
 from ..errors import UserError
 from ..files import atomic_path, write_text
 from ..models.firefly import FireflyCodec
-from ..versions import VOICE_FILE
+from ..versions import VOICE_FILE, read_voice
 
 REFERENCE_FILE = "reference.npy"  # in a merged folder; the words are in the .txt beside it
 _MAX_FRAMES = 8192  # longer than any model's memory
-_MAX_BYTES = 8 << 20  # of a reference file or a voice.json
+_MAX_BYTES = 8 << 20  # of a reference file
 MOST_CHARACTERS = 10_000  # of the words of a reference
 
 
@@ -37,18 +38,23 @@ def read_codes(path: Path, codebooks: int, codebook_size: int) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"there is no reference {path}", "the file does not exist", fix)
     try:
-        codes = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise UserError(f"{path} cannot be read as codes", str(error).splitlines()[0], fix) from error
-    if codes.ndim == 3 and codes.shape[0] == 1:
-        codes = codes[0]
-    whole = codes.ndim == 2 and codes.dtype.kind in "iu"
-    if not whole or codes.shape[0] < codebooks or not 0 < codes.shape[1] <= _MAX_FRAMES:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UnusableClip(f"it has {path.stat().st_size} bytes; {_MAX_FRAMES} frames of codes have fewer")
+        data = path.read_bytes()
+        shape, order, dtype, start = parse_npy_header(data)  # not np.load: its own parser stumbles over odd headers
+        if len(data) - start != math.prod(shape) * dtype.itemsize:
+            raise UnusableClip(f"the .npy is torn: its header promises {shape}, the file has {len(data)} bytes")
+    except (UnusableClip, OSError) as error:
+        raise UserError(f"{path} cannot be read as codes", str(error), fix) from error
+    rows = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
+    whole = len(rows) == 2 and dtype.kind in "iu"
+    if not whole or rows[0] < codebooks or not 0 < rows[1] <= _MAX_FRAMES:
         raise UserError(
             f"{path} does not hold codes of this model",
-            f"it is {codes.dtype} of shape {codes.shape}; expected whole numbers ({codebooks}, 1-{_MAX_FRAMES} frames)",
+            f"it is {dtype} of shape {shape}; expected whole numbers ({codebooks}, 1-{_MAX_FRAMES} frames)",
             fix,
         )
+    codes = np.frombuffer(data, dtype, offset=start).reshape(rows, order=order)
     codes = np.array(codes[:codebooks], dtype=np.int64)
     if codes.min() < 0 or codes.max() >= codebook_size:
         raise UserError(f"{path} does not hold codes of this model", f"codes must be 0-{codebook_size - 1}", fix)
@@ -96,12 +102,8 @@ def packed_reference(folder: Path) -> PackedReference | None:
 
     Raises UserError for one that is missing, damaged, or not the one it was packed with.
     """
-    path = folder / VOICE_FILE
-    try:
-        voice = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= _MAX_BYTES else {}
-        record = voice.get("reference")
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return None
+    path, voice = folder / VOICE_FILE, read_voice(folder)
+    record = voice.get("reference")
     if record is None:
         return None
     fix = "copy the whole folder again, merge again, or speak without it: --no-reference"

@@ -285,12 +285,14 @@ def test_a_codec_that_does_not_fit_its_config_is_refused_before_anything_is_enco
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "garbage", ["{", "[1, 2]", '{"dim": "wide"}', '{"dim": 1e99, "n_layer": -1}', "huge", "binary"]
+    "garbage", ["{", "[1, 2]", '{"dim": "wide"}', '{"dim": 1e99, "n_layer": -1}', "huge", "deep", "binary"]
 )
 def test_a_config_that_is_none_is_refused(workspace, garbage):
     path = workspace / BASE / "config.json"
     if garbage == "huge":
         path.write_text(json.dumps({"dim": 32, "note": "x" * (2 << 20)}), encoding="utf-8")
+    elif garbage == "deep":
+        path.write_text("[" * 100_000, encoding="utf-8")
     else:
         path.write_bytes(b"\xff\xfe\x00\x9f" if garbage == "binary" else garbage.encode())
     assert "config.json is not a model config" in refuse("cli_tts.py", "Hi.", cwd=workspace)

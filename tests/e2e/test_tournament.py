@@ -11,6 +11,9 @@ import sys
 import time
 
 import pytest
+import torch
+
+from fish_speech.versions import VERSIONS
 
 from ..conftest import REPO
 from .conftest import TRAINING
@@ -58,7 +61,7 @@ def hold(folder, *flags, code=0):
 
 
 def recommended(folder):
-    code = "from fish_speech.tournament import recommended_step; print(recommended_step('p'))"
+    code = "from fish_speech.tournament_record import recommended_step; print(recommended_step('p'))"
     return subprocess.check_output([sys.executable, "-c", code], cwd=folder, env=environment(), text=True).strip()
 
 
@@ -168,6 +171,7 @@ def test_a_wrong_request_ends_with_code_2_and_one_message(workspace):
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(b"no weights")
     assert "no folder gone" in refuse("tournament", "--project", "p", "--base", "gone", cwd=workspace)
+    torch.save({"fish_speech": {"base": str(VERSIONS["1.5"].folder)}}, checkpoint)
     (workspace / "results/p/tournament").mkdir()
     (workspace / "results/p/tournament/mine.txt").write_text("mine", encoding="utf-8")
     assert "no tournament wrote" in refuse("tournament", "--project", "p", cwd=workspace)

@@ -66,3 +66,12 @@ def test_sounds_that_no_evaluation_wrote_stay(tmp_path, evaluate):
     assert evaluate("--force", name="x") == DONE
     assert sounds(tmp_path / "out/audio") == ["other/mine.wav", "w/mine.wav", "x/0.wav", "x/1.wav"]
     assert not (tmp_path / "out/audio/v").exists()
+
+
+def test_no_reference_is_for_checkpoints_that_bring_one(tmp_path):
+    flags = ["--recordings", f"r={tmp_path}", "--no-reference"]
+    with pytest.raises(UserError, match="--no-reference has no effect without --checkpoint"):
+        command.check_request(command.make_parser().parse_args(flags))
+    flags = ["--checkpoint", f"c={tmp_path}", "--no-reference", "--prompt-tokens", str(tmp_path / "x.npy")]
+    with pytest.raises(UserError, match="--no-reference has no effect with --prompt-tokens"):
+        command.check_request(command.make_parser().parse_args(flags))

@@ -1,15 +1,20 @@
 """Recordings are listed, checkpoints speak and say whether they ended, codecs give back what went in."""
 
+import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from fish_speech import evaluate
 from fish_speech.audio import read_audio, write_wav
+from fish_speech.checkpoint import sha256
 from fish_speech.errors import UserError
 from fish_speech.evaluation import systems
 from fish_speech.synthesis import SamplingConfig, speak
+from fish_speech.synthesis.voices import write_reference
 
 from ..conftest import CODEC_FILE
 
@@ -94,3 +99,39 @@ def test_reference_codes_need_their_words(speaker, tmp_path):
         systems.read_prompts([tmp_path / "voice.npy"], speaker)
     (tmp_path / "voice.txt").write_text("Five frames.", encoding="utf-8")
     assert systems.read_prompts([tmp_path / "voice.npy"], speaker)[0].text == "Five frames."
+
+
+def test_a_merged_folder_speaks_with_the_reference_that_it_uses_itself(speaker, tmp_path):
+    assert systems.packed_prompt(tmp_path) is None  # a base model
+    codes = np.arange(40, dtype=np.int32).reshape(8, 5)
+    write_reference(tmp_path / "reference.npy", codes, "Five frames.")
+    reference = {"file": "reference.npy", "text": "Five frames.", "sha256": sha256(tmp_path / "reference.npy")}
+    for used in (True, False):
+        voice = {"reference": reference, "use_reference": used}
+        (tmp_path / "voice.json").write_text(json.dumps(voice), encoding="utf-8")
+        assert (systems.packed_prompt(tmp_path) is not None) is used
+    (tmp_path / "voice.json").write_text(json.dumps({"reference": reference}), encoding="utf-8")
+    (prompt,) = systems.read_prompts([], speaker, systems.packed_prompt(tmp_path))
+    assert prompt.text == "Five frames." and np.array_equal(prompt.codes, codes)
+    (tmp_path / "reference.npy").write_bytes(b"another")
+    with pytest.raises(UserError, match="damaged"):
+        systems.packed_prompt(tmp_path)
+
+
+def test_an_evaluation_speaks_as_the_merged_folder_does_unless_told_otherwise(small_base, tmp_path):
+    pack = tmp_path / "pack"
+    pack.mkdir()
+    for path in small_base.iterdir():
+        os.link(path, pack / path.name)
+    write_reference(pack / "reference.npy", np.arange(160, dtype=np.int32).reshape(8, 20), "Twenty frames.")
+    reference = {"file": "reference.npy", "text": "Twenty frames.", "sha256": sha256(pack / "reference.npy")}
+    (pack / "voice.json").unlink(missing_ok=True)
+    (pack / "voice.json").write_text(json.dumps({"reference": reference}), encoding="utf-8")
+    made = {}
+    for flag in ("--device=cpu", "--no-reference"):
+        flags = ["--checkpoint", f"a={pack}", "--output", str(tmp_path / flag), "--device", "cpu", flag]
+        (made[flag],) = evaluate.make_sounds(evaluate.make_parser().parse_args(flags), ["Yes."])
+    assert made["--device=cpu"].record["reference"] == str(pack / "reference.npy")
+    assert "reference" not in made["--no-reference"].record
+    sounds = [system.clips[0].sound.read_bytes() for system in made.values()]
+    assert sounds[0] != sounds[1]

@@ -20,6 +20,7 @@ from fish_speech.evaluation.tournament import costs_of
 from fish_speech.evaluation.tournament_decision import LOSS, SIMILARITY, SPEECH, WER, Contestant, Costs
 from fish_speech.evaluation.tournament_material import SENTENCES, choose_material, recordings_of
 from fish_speech.evaluation.tournament_words import conclude
+from fish_speech.tournament_record import recommended_step
 
 from ..conftest import REPO
 
@@ -213,11 +214,11 @@ def held(tmp_path, monkeypatch):
 
 
 def test_the_recommendation_holds_while_the_checkpoints_are_the_same(held):
-    assert tournament.recommended_step("p") == 100
+    assert recommended_step("p") == 100
     os.utime(held / "checkpoints/step_000000200.ckpt", (1, 1))  # as a copy to another machine has it
-    assert tournament.recommended_step("p") == 100
+    assert recommended_step("p") == 100
     (held / "checkpoints/step_000000200.ckpt").unlink()
-    assert tournament.recommended_step("p") == 100
+    assert recommended_step("p") == 100
 
 
 @pytest.mark.parametrize(
@@ -236,7 +237,7 @@ def test_new_changed_or_lost_checkpoints_end_it(held, name, content):
     else:
         path.write_bytes(content)
         os.utime(path, (2, 2))
-    assert tournament.recommended_step("p") is None
+    assert recommended_step("p") is None
 
 
 @pytest.mark.parametrize(
@@ -249,12 +250,12 @@ def test_new_changed_or_lost_checkpoints_end_it(held, name, content):
 )  # fmt: skip
 def test_a_torn_or_foreign_record_recommends_nothing(held, torn):
     (held / "tournament/results.json").write_bytes(torn.encode("utf-8", "surrogateescape"))
-    assert tournament.recommended_step("p") is None
-    assert tournament.recommended_step("another") is None
+    assert recommended_step("p") is None
+    assert recommended_step("another") is None
 
 
 def test_asking_for_the_recommendation_loads_nothing_heavy(held):
-    code = "import sys; from fish_speech.tournament import recommended_step as r; print(r('p'), sorted(m for m in ('torch', 'numpy', 'scipy') if m in sys.modules))"  # noqa: E501
+    code = "import sys; from fish_speech.tournament_record import recommended_step as r; print(r('p'), sorted(m for m in ('torch', 'numpy', 'scipy') if m in sys.modules))"  # noqa: E501
     said = subprocess.run(
         [sys.executable, "-c", code],
         cwd=held.parents[1], env={**os.environ, "PYTHONPATH": str(REPO)}, capture_output=True, text=True,
@@ -273,3 +274,22 @@ def test_the_folder_is_replaced_whole_or_not_at_all(tmp_path):
         raise KeyboardInterrupt
     assert (output / "results.json").read_text(encoding="utf-8") == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["tournament"]
+
+
+def test_only_files_of_the_users_own_keep_a_tournament_from_being_written_anew(tmp_path):
+    output = tmp_path / "tournament"
+    tournament.check_output(output)
+    output.mkdir()
+    for name in ("results.json", "report.html", ".DS_Store", "Thumbs.db", "desktop.ini"):
+        (output / name).write_text("{}", encoding="utf-8")
+    tournament.check_output(output)
+    (output / "my notes.txt").write_text("keep me", encoding="utf-8")
+    with pytest.raises(UserError, match="my notes"):
+        tournament.check_output(output)
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "."])
+def test_a_project_cannot_lead_out_of_its_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="cannot be a folder name"):
+        tournament.check_request(tournament.make_parser().parse_args(["--project", name]))

@@ -105,3 +105,13 @@ def test_help_imports_nothing_heavy():
 
 def test_given_flags_are_those_of_the_command_line():
     assert request.given_flags(["--a", "1", "--b=2", "c", "-o"]) == {"--a", "--b"}
+
+
+@pytest.mark.parametrize(("dispensable", "code", "made"), [(True, 1, True), (False, 2, False)])
+def test_a_step_that_the_others_can_do_without_does_not_stop_them(tmp_path, dispensable, code, made):
+    later = tmp_path / "made"
+    steps = [
+        Step("talk", ["-c", "raise SystemExit(2)"], left_out_is_fine=True, dispensable=dispensable),
+        Step("make", ["-c", f"open({str(later)!r}, 'w').close()"]),
+    ]
+    assert run_steps(steps, tmp_path / "logs") == code and later.exists() is made

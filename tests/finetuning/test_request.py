@@ -6,6 +6,7 @@ import argparse
 import json
 
 import pytest
+import torch
 
 import finetune_tts
 import prepare_dataset
@@ -159,6 +160,7 @@ def test_a_flag_that_needs_another_is_refused_alone(workspace, flags):
         (("--prepare-data", "--data-dir", "raw", "--max-left-out", 3), "--max-left-out"),
         (("--build-dataset", "--data-dir", "ready", "--device", "cpu"), "--device"),
         (("--extract-tokens", "--data-dir", "ready", "--early-stopping-patience", 3), "--early-stopping-patience"),
+        ((*FULL, "--keep-going", "--max-left-out", 3), "--max-left-out"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -236,3 +238,52 @@ def test_what_was_left_out_is_told_again_at_the_end(workspace):
     first, second = steps.left_out(options)
     assert "5: anna/0: no codes; anna/1: no codes; anna/2: no codes; ..." in first and "index.json lists all" in first
     assert second == "clips trained on that look odd: 1: anna/9: odd"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../up", "a/b", "a\\b", "a\nb", " a", "a ", "a.", "-a", "CON", "nul.txt", "字" * 80, "a" * 101],
+)
+def test_a_project_that_cannot_be_a_folder_everywhere_is_refused(name):
+    with pytest.raises(UserError, match="cannot be a folder name"):
+        request.check_project(name)
+
+
+@pytest.mark.parametrize("name", ["anna", "my voice", "ünï_cödé", "v1.2+x-y", "console", "字" * 60])
+def test_names_of_people_and_voices_are_projects(name):
+    request.check_project(name)
+
+
+@pytest.mark.parametrize("step", ["--train", "--build-dataset"])
+def test_recordings_that_are_not_prepared_are_not_trained_on_nor_packed(workspace, step):
+    message = refused("--data-dir", "raw", step)
+    assert "no data set to train on" in message and "--full-pipeline" in message
+    assert "raw/a.wav is no folder" in refused("--data-dir", "raw/a.wav", step)
+
+
+def test_without_a_checkpoint_there_is_nothing_to_compare(workspace):
+    assert "project p has no checkpoint to compare" in refused("--tournament")
+    assert "project p has no checkpoint to merge" in refused("--merge-weights")
+
+
+def test_merging_alone_looks_for_the_reference_in_data_that_has_moved(workspace):
+    path = workspace / "results/p/checkpoints/step_000000002.ckpt"
+    path.parent.mkdir(parents=True)
+    torch.save({"fish_speech": {"data": "gone"}}, path)
+    merge = ("--merge-weights", "--data-dir", "ready")
+    assert value(planned(*merge)["merge_lora"], "--data-dir") == "ready"
+    torch.save({"fish_speech": {"data": "ready"}}, path)
+    assert "--data-dir" not in planned(*merge)["merge_lora"].arguments
+
+
+@pytest.mark.parametrize("place", ["training_data/p", "training_data/p/takes", "training_data", "."])
+def test_recordings_cannot_lie_where_the_prepared_data_goes(workspace, place):
+    (workspace / "ready/anna/a.lab").unlink()  # so that the folder above all is raw
+    (workspace / place).mkdir(parents=True, exist_ok=True)
+    assert "lie where the prepared data would go" in refused("--data-dir", place, "--full-pipeline")
+
+
+def test_a_full_pipeline_ends_with_a_voice_even_if_no_tournament_can_be_held(workspace, monkeypatch):
+    assert planned(*FULL)["tournament"].dispensable
+    monkeypatch.setattr(steps, "trained", lambda *_: [])
+    assert not planned("--tournament")["tournament"].dispensable

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from argparse import Namespace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
+from fish_speech import tournament_record
 from fish_speech.errors import UserError
 from fish_speech.finetuning import starts
-from fish_speech.finetuning.starts import checkpoint_to_merge, existing, listing, newest_fitting, start_values
+from fish_speech.finetuning.starts import (
+    checkpoint_to_merge,
+    existing,
+    held_out_loss,
+    listing,
+    newest_fitting,
+    recorded_path,
+    start_values,
+)
 
 LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.01}
 
@@ -38,12 +45,9 @@ def save(tmp_path, monkeypatch):
 @pytest.fixture()
 def recommend(monkeypatch):
     """Let the tournament recommend a step."""
-    import fish_speech
 
     def settle(step: int | None) -> None:
-        module = SimpleNamespace(recommended_step=lambda project: step)
-        monkeypatch.setitem(sys.modules, "fish_speech.tournament", module)
-        monkeypatch.setattr(fish_speech, "tournament", module, raising=False)
+        monkeypatch.setattr(tournament_record, "recommended_step", lambda project: step)
 
     return settle
 
@@ -94,7 +98,6 @@ def test_the_newest_checkpoint_that_fits_is_taken(save):
 def test_merging_takes_the_users_word_then_the_tournaments_then_the_newest(save, recommend, monkeypatch):
     told = []
     monkeypatch.setattr(starts.log, "info", lambda text, *facts: told.append(text % facts))
-    monkeypatch.setattr(starts.log, "warning", lambda text, *facts: told.append(text % facts))
     paths = {step: save("p", step) for step in (100, 200, 300)}
     recommend(200)
     assert checkpoint_to_merge("p", 100) == paths[100] and not told
@@ -102,8 +105,9 @@ def test_merging_takes_the_users_word_then_the_tournaments_then_the_newest(save,
     assert told == ["merging step 200, which the tournament recommends; --checkpoint-step chooses another"]
     recommend(None)
     assert checkpoint_to_merge("p", None) == paths[300]
-    recommend(150)
-    assert checkpoint_to_merge("p", None) == paths[300] and "step 150, which is gone" in told[-1]
+    assert told[1:] == [
+        "merging the newest, step 300: no tournament of just these 3 checkpoints recommends one; --tournament holds it"
+    ]
     with pytest.raises(UserError, match="has no step 5 to merge"):
         checkpoint_to_merge("p", 5)
 
@@ -137,3 +141,17 @@ def test_a_torn_checkpoint_is_listed_and_is_never_the_best(save, recommend):
     save("p", 300, loss=5.0)
     lines = listing("p")
     assert len(lines) == 6 and lines[-1] == "Best by held-out loss: step_000000300.ckpt (5.000)"
+
+
+def test_a_torn_checkpoint_of_whatever_project_does_not_stand_in_the_way(save):
+    fits = save("fits", 100, age=50)
+    save("forgotten", 900).write_bytes(b"PK torn")
+    save("fits", 200).write_bytes(b"torn")
+    Path("base").mkdir()
+    assert newest_fitting(ask(), Path("data"), Path("base")).path == fits
+    assert recorded_path("fits", "base") == Path("base")
+    assert recorded_path("forgotten", "base") is None
+
+
+def test_a_loss_that_is_no_number_is_none(save):
+    assert held_out_loss(save("p", 100, loss=True)) is None
