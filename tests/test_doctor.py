@@ -17,7 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fish_speech import doctor
+from fish_speech import doctor, system_memory
 from fish_speech.checkpoint import sha256
 from fish_speech.doctor import (
     Finding,
@@ -381,18 +381,19 @@ def test_this_machine_is_described():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_containers_limit_counts_and_not_the_machines_memory(monkeypatch):
-    total, free = machine.memory()
+    total, free = system_memory.memory()
     assert 0 < free < total
     values = {"memory.max": 300_000_000, "memory.current": 100_000_000}
-    monkeypatch.setattr(machine, "_number", lambda path: values[path.name])
-    assert machine.memory() == (300_000_000, 200_000_000)
+    monkeypatch.setattr(system_memory, "_number", lambda path: values[path.name])
+    monkeypatch.setattr(system_memory, "_cached", lambda path: 20_000_000)
+    assert system_memory.memory() == (300_000_000, 220_000_000)
 
 
 def test_free_memory_is_read_from_what_macos_prints():
     text = "Mach Virtual Memory Statistics: (page size of 16384 bytes)\nPages free:      1000.\nPages active:    7.\n"
     text += "Pages inactive:  20.\nPages speculative:   3.\nPages throttled:  0.\n"
-    assert machine.free_of_vm_stat(text) == 1023 * 16384
-    assert machine.free_of_vm_stat("nothing of the kind") is None
+    assert system_memory.free_of_vm_stat(text) == 1023 * 16384
+    assert system_memory.free_of_vm_stat("nothing of the kind") is None
 
 
 def test_torch_and_a_product_on_the_cpu_are_good():

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from ..configs import read_lora
 from ..errors import UserError
+from ..system_memory import memory
 from .findings import Finding
-from .machine import memory
 from .weights import Base
 
 GB = 1e9

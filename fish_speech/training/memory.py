@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import os
-import sys
-from pathlib import Path
 
 import torch
 
 from ..models.dual_ar import DualARConfig
+from ..system_memory import memory
 
 _BYTES = 4  # per activation; autocast halves some of them, which is left as reserve
 _SHARE = 0.6  # of the free memory that activations may take
@@ -38,22 +35,7 @@ def activation_bytes(config: DualARConfig, tokens: int) -> int:
 
 def free_bytes(device: str) -> int | None:
     """Memory that is free for a run on `device`; None where the system does not say."""
-    if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
-    if sys.platform == "linux":
-        return _available_linux()
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return None
-
-
-def _available_linux() -> int:
-    """What programs can have without swapping: free pages and the cache that the system would give up."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return torch.cuda.mem_get_info()[0] if device == "cuda" else memory()[1]
 
 
 def choose_micro_batch(config: DualARConfig, samples: int, longest: int, device: str) -> tuple[int, bool, str]:

@@ -130,8 +130,11 @@ def shards_hash(paths: Any) -> str:
 
 def refuse_changed(path: Path, before: Mapping[str, Any], settings: Mapping[str, Any], otherwise: str) -> None:
     """Raise UserError if the run of checkpoint `path` had other settings; what it did not record is not compared."""
+    said = {"data": "the data set has changed since", "base weights": "the base weights have changed since"}
     changed = [
-        f"{k}: {before[k]} then, {settings[k]} now" for k in settings if k in before and before[k] != settings[k]
+        said.get(k, f"{k}: {before[k]} then, {settings[k]} now")
+        for k in settings
+        if k in before and before[k] != settings[k]
     ]
     if changed:
         raise UserError(
