@@ -19,6 +19,7 @@ from .errors import DONE, FAILED, INTERRUPTED, WRONG_REQUEST
 log = logging.getLogger(__name__)
 
 ROOT = Path(__file__).parents[1]
+_KILLED = -9  # exit code of a child that SIGKILL ended; Windows has none
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ def run_steps(steps: Sequence[Step], log_folder: Path) -> int:
             log.error(
                 "%s ended with exit code %d; its output is in %s", step.name, code, log_folder / f"{step.name}.log"
             )
+            if code == _KILLED:
+                log.error(
+                    "it was killed from outside, by the system most likely, which was out of memory: "
+                    "use a smaller --batch-size, --max-length or --batch-size-extract; the same command continues"
+                )
             return code if code in (WRONG_REQUEST, INTERRUPTED) else FAILED
     return result
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from typing import IO, Any
 
+from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from ..errors import FAILED, INTERRUPTED, UserError
@@ -144,6 +145,23 @@ class ProcessLauncher(_SubprocessScriptLauncher):
                 log.warning(
                     "process %d of %d ended with exit code %d when all was done", number, self.num_processes, code
                 )
+
+
+class WatchedProcesses(ParallelStrategy):
+    """A strategy of Lightning's whose processes are started by our launcher; to be named before it in a class."""
+
+    num_nodes: int
+    num_processes: int
+
+    def _configure_launcher(self) -> None:
+        environment = self.cluster_environment
+        if environment is not None and not environment.creates_processes_externally:
+            self._launcher = ProcessLauncher(environment, self.num_processes, self.num_nodes)
+
+    def setup_environment(self) -> None:
+        """Join the other processes."""
+        end_with_launcher()
+        super().setup_environment()
 
 
 KILL = signal.SIGTERM if sys.platform == "win32" else signal.SIGKILL

@@ -26,20 +26,14 @@ from ..models.lora import is_lora_name
 from .losses import LossSums, dual_ar_sums
 from .memory import is_out_of_memory
 from .module import TextToSemantic, step_seed
-from .processes import ProcessLauncher, end_with_launcher
+from .processes import WatchedProcesses
 
 
-class Sharded(ModelParallelStrategy):
+class Sharded(WatchedProcesses, ModelParallelStrategy):
     """Lightning's strategy for FSDP2, with checkpoints as one process writes them."""
 
-    def _configure_launcher(self) -> None:
-        environment = self.cluster_environment
-        if environment is not None and not environment.creates_processes_externally:
-            self._launcher = ProcessLauncher(environment, self.num_processes, self.num_nodes)
-
     def setup_environment(self) -> None:
-        """Join the other processes."""
-        end_with_launcher()
+        """Join the other processes; all of them share the model."""
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
         super().setup_environment()
 

@@ -15,24 +15,14 @@ from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from ..device import DeviceChoice
 from ..errors import UserError
-from .processes import ProcessLauncher, end_with_launcher
+from .processes import WatchedProcesses
 from .sharded import Sharded, refuse_fsdp
 
 STRATEGIES = ("ddp", "fsdp")
 
 
-class DataParallel(DDPStrategy):
+class DataParallel(WatchedProcesses, DDPStrategy):
     """Every process has the whole model and a share of each step's samples."""
-
-    def _configure_launcher(self) -> None:
-        environment = self.cluster_environment
-        if environment is not None and not environment.creates_processes_externally:
-            self._launcher = ProcessLauncher(environment, self.num_processes, self.num_nodes)
-
-    def setup_environment(self) -> None:
-        """Join the other processes."""
-        end_with_launcher()
-        super().setup_environment()
 
 
 class SummedGradients(DataParallel):

@@ -49,6 +49,19 @@ def train(folder: Path, project: str, *more: object, steps: int = STEPS, code: i
     return run("train", *arguments, cwd=folder, code=code).stderr
 
 
+def ended(command_line: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command line that is not a script's or a stage's to its end."""
+    return subprocess.run(
+        command_line,
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=TIMEOUT_S,
+    )
+
+
 def logged(folder: Path, project: str) -> dict[tuple[str, int], float]:
     """Every logged loss by name and step."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -195,15 +208,7 @@ def test_all_weights_are_trained_alike_in_one_process_in_two_by_torchrun_and_sha
     train(folder, "all_one", *ONE, steps=6)
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     arguments = command("train", *SHARED, "project=all_ddp", "trainer.max_steps=6", *TWO)
-    result = subprocess.run(
-        [sys.executable, *torchrun, *arguments[1:]],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=TIMEOUT_S,
-    )
+    result = ended([sys.executable, *torchrun, *arguments[1:]], folder)
     assert result.returncode == 0 and result.stderr.count("step 6/6 ") == 1, result.stderr
     assert_same(folder, "all_ddp", "all_one", steps=6)
     train(folder, "all_fsdp", *TWO, "strategy=fsdp", steps=6)
@@ -275,24 +280,8 @@ if __name__ == "__main__":
 def tight_training(folder: Path, project: str, *more: str) -> subprocess.CompletedProcess[str]:
     """Training by a script that lets the second process run out of memory with more than one sample at once."""
     (folder / "tight.py").write_text(TIGHT, encoding="utf-8")
-    return subprocess.run(
-        [
-            sys.executable,
-            "tight.py",
-            *SHARED,
-            f"project={project}",
-            f"trainer.max_steps={STEPS}",
-            *ADAPTERS,
-            *TWO,
-            *more,
-        ],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=TIMEOUT_S,
-    )
+    own = (*SHARED, f"project={project}", f"trainer.max_steps={STEPS}", *ADAPTERS, *TWO, *more)
+    return ended([sys.executable, "tight.py", *own], folder)
 
 
 def test_lack_of_memory_in_one_process_leaves_the_result_as_it_is(folder):

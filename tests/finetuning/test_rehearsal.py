@@ -115,3 +115,10 @@ def test_a_step_that_the_others_can_do_without_does_not_stop_them(tmp_path, disp
         Step("make", ["-c", f"open({str(later)!r}, 'w').close()"]),
     ]
     assert run_steps(steps, tmp_path / "logs") == code and later.exists() is made
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+def test_a_stage_that_the_system_killed_is_told_of_memory(tmp_path, caplog):
+    kill = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    assert run_steps([Step("train", ["-c", kill])], tmp_path / "logs") == 1
+    assert "out of memory" in caplog.text and "--batch-size" in caplog.text
