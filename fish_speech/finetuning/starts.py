@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 from pathlib import Path
 
 from .. import configs
 from ..checkpoint import CheckpointFile, checkpoint_dir, list_checkpoints
+from ..checkpoint_metrics import HELD_OUT_LOSS, lowest, scores
 from ..errors import UserError
 
 log = logging.getLogger(__name__)
@@ -43,24 +43,13 @@ def existing(path: Path) -> Path:
     )
 
 
-def record_of(path: Path, entry: str = "fish_speech") -> dict:
-    """What a checkpoint says of its run; `entry` metrics: what was measured when it was saved."""
+def record_of(path: Path) -> dict:
+    """What a checkpoint says of its run."""
     from ..checkpoint import read_file
 
     content = read_file(path)
-    record = content.get(entry) if isinstance(content, dict) else None
+    record = content.get("fish_speech") if isinstance(content, dict) else None
     return record if isinstance(record, dict) else {}
-
-
-def held_out_loss(path: Path) -> float | None:
-    """The loss of the held-out clips that a checkpoint was saved with; None if it has none, or cannot be read."""
-    try:
-        loss = record_of(path, "metrics").get("val/loss")
-    except UserError:  # a torn one is listed all the same
-        return None
-    if not isinstance(loss, int | float) or isinstance(loss, bool) or not math.isfinite(loss):
-        return None
-    return float(loss)
 
 
 def newest_fitting(options: argparse.Namespace, data: Path, base: Path) -> CheckpointFile:
@@ -144,10 +133,10 @@ def listing(project: str) -> list[str]:
             f"project {project} has no checkpoints", f"{checkpoint_dir(project)} has no step_N.ckpt", "train it first"
         )
     lines = [f"Available checkpoints for project '{project}':", *map(str, found), f"Latest: {found[-1].path.name}"]
-    losses = {checkpoint: loss for checkpoint in found if (loss := held_out_loss(checkpoint.path)) is not None}
-    if losses:
-        best = min(losses, key=lambda checkpoint: (losses[checkpoint], checkpoint.step))
-        lines.append(f"Best by held-out loss: {best.path.name} ({losses[best]:.3f})")
+    losses = scores(found, HELD_OUT_LOSS)
+    best = lowest(found, losses)
+    if best is not None:
+        lines.append(f"Best by held-out loss: {best.path.name} ({losses[best.step]:.3f})")
     by_step = {checkpoint.step: checkpoint.path.name for checkpoint in found}
     recommended = _recommended(project)
     if recommended in by_step:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
-from ..checkpoint import CheckpointFile, list_checkpoints, read_file
-from ..errors import UserError
-
-METRICS = "metrics"  # the entry of a checkpoint
+from ..checkpoint import CheckpointFile, list_checkpoints
+from ..checkpoint_metrics import METRICS, lowest, scores
 
 
 class StepCheckpoint(Checkpoint):
@@ -46,7 +43,7 @@ class StepCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         there = [checkpoint for checkpoint in list_checkpoints(self.folder) if checkpoint.step <= trainer.global_step]
-        self._scores = _scores(there, self.best_by)
+        self._scores = scores(there, self.best_by)
         if any(checkpoint.step == trainer.global_step for checkpoint in there):
             self._saved = trainer.global_step
 
@@ -94,7 +91,7 @@ class StepCheckpoint(Checkpoint):
         return trainer.global_step % self.every_n_train_steps == 0
 
     def _best_of(self, there: list[CheckpointFile]) -> CheckpointFile | None:
-        return _lowest(there, self._scores)
+        return lowest(there, self._scores)
 
     def _metrics(self, trainer: L.Trainer) -> dict[str, float]:
         """What was measured at this very step: of the training always, of a validation if there was one."""
@@ -113,38 +110,3 @@ def validation_follows(trainer: L.Trainer) -> bool:
     """Whether Lightning validates after the training step that is ending now."""
     loop = trainer.fit_loop
     return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)  # type: ignore[arg-type]
-
-
-def read_metrics(path: Path) -> dict[str, float]:
-    """What was measured when a checkpoint was written, such as val/loss; nothing of a file by another tool.
-
-    Raises UserError for a file that is no checkpoint.
-    """
-    content = read_file(Path(path))
-    metrics = content.get(METRICS) if isinstance(content, Mapping) else None
-    if not isinstance(metrics, Mapping):
-        return {}
-    return {str(name): float(value) for name, value in metrics.items() if isinstance(value, int | float)}
-
-
-def best_checkpoint(folder: Path, best_by: str = "val/loss") -> CheckpointFile | None:
-    """The checkpoint in `folder` with the lowest `best_by`, the earliest of equal ones; None if none was measured."""
-    there = list_checkpoints(folder)
-    return _lowest(there, _scores(there, best_by))
-
-
-def _scores(there: list[CheckpointFile], metric: str | None) -> dict[int, float]:
-    scores = {}
-    for checkpoint in there if metric else ():
-        try:
-            score = read_metrics(checkpoint.path).get(metric or "")
-        except (UserError, OSError):  # torn by another program, or gone meanwhile: not the best
-            continue
-        if score is not None and math.isfinite(score):
-            scores[checkpoint.step] = score
-    return scores
-
-
-def _lowest(there: list[CheckpointFile], scores: Mapping[int, float]) -> CheckpointFile | None:
-    measured = [checkpoint for checkpoint in there if checkpoint.step in scores]
-    return min(measured, key=lambda checkpoint: (scores[checkpoint.step], checkpoint.step), default=None)

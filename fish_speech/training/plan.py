@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoint import list_checkpoints
-from ..datasets.packing import epoch_plan
 from ..device import DeviceChoice
 from ..versions import DEFAULT_VERSION, VERSIONS, ModelVersion
 from .memory import activation_bytes, free_bytes
@@ -126,9 +125,9 @@ def plan_run(
     clips = data.dataset.clips
     accumulation = int(config.trainer.accumulate_grad_batches)
     processes = data.processes
-    samples = epoch_plan(clips.speakers, data.train_lengths, data.pack_length, data.seed, 0)
-    steps_per_epoch = -(-len(samples) // (config.data.batch_size * accumulation * processes))
-    longest = max(sum(data.train_lengths[clip] for clip in sample) for sample in samples)
+    stream = data.stream()
+    steps_per_epoch = stream.batches_in(0)
+    longest = max(sum(data.train_lengths[clip] for clip in sample) for sample in stream.plan(0))
     tokens, steps = sum(data.train_lengths.values()), int(config.trainer.max_steps)
 
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from fish_speech import tournament_record
+from fish_speech.checkpoint_metrics import read_metrics
 from fish_speech.errors import UserError
 from fish_speech.finetuning import starts
 from fish_speech.finetuning.starts import (
     checkpoint_to_merge,
     existing,
-    held_out_loss,
     listing,
     newest_fitting,
     recorded_path,
@@ -154,4 +154,4 @@ def test_a_torn_checkpoint_of_whatever_project_does_not_stand_in_the_way(save):
 
 
 def test_a_loss_that_is_no_number_is_none(save):
-    assert held_out_loss(save("p", 100, loss=True)) is None
+    assert read_metrics(save("p", 100, loss=True)).get("val/loss") is None

@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from fish_speech.checkpoint import read_file
+from fish_speech.checkpoint_metrics import best_checkpoint, read_metrics
 from fish_speech.errors import UserError
 from fish_speech.training.callbacks import StopGracefully
-from fish_speech.training.keeping import StepCheckpoint, best_checkpoint, read_metrics
+from fish_speech.training.keeping import StepCheckpoint
 
 from .toy_run import CountingIO, Toy, fit, steps_in
 

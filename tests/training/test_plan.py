@@ -46,13 +46,15 @@ def planned(tmp_path, make_clips, tokenizer, golden_dual_ar, monkeypatch):
         folder = tmp_path / f"protos{clips}"
         if not folder.exists():
             build(make_clips(tmp_path / f"data{clips}", {"anna": clips}, model.config.num_codebooks), folder)
-        data = SemanticDataModule(folder, tokenizer, batch_size=2, pack_length=1, frame_rate=RATE)
-        data.setup()
         chosen = ["+lora@model.model.lora_config=r_4_alpha_8"] if lora else []
         given = ["project=voice", "data.batch_size=2", "pretrained_ckpt_path=base", "trainer.max_steps=30"]
         given += ["trainer.val_check_interval=10", *chosen, *overrides]
         config = compose_config("text2semantic_finetune", given)
-        data.processes = process_count(config)
+        samples, processes = 2 * config.trainer.accumulate_grad_batches, process_count(config)
+        data = SemanticDataModule(
+            folder, tokenizer, batch_size=samples, pack_length=1, frame_rate=RATE, processes=processes
+        )
+        data.setup()
         return plan_run(config, data, model, device, probe, start, estimated), data, model
 
     return make

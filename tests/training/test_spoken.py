@@ -15,10 +15,11 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from fish_speech.checkpoint_metrics import read_metrics
 from fish_speech.models import LoraConfig, load_dual_ar
 from fish_speech.training import listening, spoken
 from fish_speech.training.history import History
-from fish_speech.training.keeping import StepCheckpoint, read_metrics
+from fish_speech.training.keeping import StepCheckpoint
 from fish_speech.training.listening import Listener, Sample
 from fish_speech.training.spoken import ENGLISH, SpokenSamples, random_state_kept, sample_texts, speaking
 
