@@ -81,7 +81,7 @@ def main() -> int:
     import numpy as np
 
     from fish_speech.audio import write_wav
-    from fish_speech.synthesis import SamplingConfig
+    from fish_speech.synthesis.sampling import SamplingConfig
     from fish_speech.synthesis.speak import SpeechRequest
 
     try:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fish_speech.synthesis import SamplingConfig, generate_columns
+from fish_speech.synthesis.generate import generate_columns
+from fish_speech.synthesis.sampling import SamplingConfig
 from fish_speech.training.losses import dual_ar_loss
 
 from . import released, sizes

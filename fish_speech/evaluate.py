@@ -21,7 +21,7 @@ from .workers import WorkerLost
 
 if TYPE_CHECKING:
     from .evaluation.systems import System
-    from .synthesis import SamplingConfig
+    from .synthesis.sampling import SamplingConfig
 
 logger = logging.getLogger("fish_speech.evaluate")  # not __name__: that is __main__ when the stage runs
 
@@ -270,7 +270,7 @@ def uses_packed(given: argparse.Namespace) -> bool:
 
 def sampling_config(given: argparse.Namespace) -> SamplingConfig:
     """How tokens are drawn; raise UserError for values that make no sense."""
-    from .synthesis import SamplingConfig
+    from .synthesis.sampling import SamplingConfig
 
     temperature = TEMPERATURE if given.temperature is None else given.temperature
     try:

@@ -171,7 +171,7 @@ def hold(
     """Hold the tournament, write its folder, and return what results.json says."""
     from .evaluation.tournament import BASE, Entry, play
     from .evaluation.tournament_run import base_hash, name_of, read_records
-    from .synthesis import SamplingConfig
+    from .synthesis.sampling import SamplingConfig
 
     choice = choose_device(given.device, "synthesis", given.force_mps)
     logger.info("%s", choice)

@@ -15,7 +15,7 @@ from ..prepare.transcripts import Transcripts
 from ..versions import VERSIONS, config_of_codec, named_codec
 
 if TYPE_CHECKING:
-    from ..synthesis import SamplingConfig
+    from ..synthesis.sampling import SamplingConfig
     from ..synthesis.speak import Speaker
     from ..synthesis.voices import PackedReference, Reference
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ..datasets.datamodule import SemanticDataModule
     from ..models import DualARConfig
     from ..reference_clip import PackReference
-    from ..synthesis import SamplingConfig
+    from ..synthesis.sampling import SamplingConfig
     from ..synthesis.voices import Reference
 
 logger = logging.getLogger(__name__)

@@ -1,6 +1,4 @@
-"""From text to sound: sampling, generation with cached keys and values, voices and speech."""
+"""From text to sound: sampling, generation with cached keys and values, voices, effects and speech.
 
-from .generate import generate, generate_columns
-from .sampling import SamplingConfig
-
-__all__ = ["SamplingConfig", "generate", "generate_columns"]
+Imports nothing itself, so that voices are listed and the cache is looked at without torch.
+"""

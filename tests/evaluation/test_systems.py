@@ -13,7 +13,8 @@ from fish_speech.audio import read_audio, write_wav
 from fish_speech.checkpoint import sha256
 from fish_speech.errors import UserError
 from fish_speech.evaluation import systems
-from fish_speech.synthesis import SamplingConfig, speak
+from fish_speech.synthesis import speak
+from fish_speech.synthesis.sampling import SamplingConfig
 from fish_speech.synthesis.voices import write_reference
 
 from ..conftest import CODEC_FILE

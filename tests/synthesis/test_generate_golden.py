@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fish_speech.synthesis import SamplingConfig, generate, generate_columns
-from fish_speech.synthesis.sampling import token_probabilities
+from fish_speech.synthesis.generate import generate, generate_columns
+from fish_speech.synthesis.sampling import SamplingConfig, token_probabilities
 from fish_speech.text import Tokenizer, reference_block, request_block, split_text, system_block
 
 from ..conftest import GOLDEN
