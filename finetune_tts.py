@@ -18,7 +18,7 @@ from pathlib import Path
 from fish_speech import arguments as flags
 from fish_speech.device import DEVICES
 from fish_speech.errors import DONE, run
-from fish_speech.finetuning.request import check, fill_in, given_flags
+from fish_speech.finetuning.request import check, fill_in
 from fish_speech.log import setup
 from fish_speech.prepare import flags as prepare_flags
 from fish_speech.versions import VERSIONS
@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse and check, then look or run."""
     argv = sys.argv[1:] if argv is None else argv
     options = make_parser().parse_args(argv)
-    given = given_flags(argv)
+    given = flags.given_flags(argv)
     setup()
     fill_in(options)
     work = check(options, given)

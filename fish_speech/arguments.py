@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 
 from .device import DEVICES, PRECISIONS
 from .versions import DEFAULT_VERSION, VERSIONS
@@ -21,6 +22,11 @@ def make_parser(prog: str | None, description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         prog=prog, description=description, formatter_class=HelpFormatter, allow_abbrev=False
     )
+
+
+def given_flags(argv: Sequence[str]) -> set[str]:
+    """The long flags that a command line names, without their values."""
+    return {word.split("=")[0] for word in argv if word.startswith("--")}
 
 
 def add_device(parser: argparse._ActionsContainer, flag: str = "--device") -> None:

@@ -10,7 +10,8 @@ import pytest
 
 import finetune_tts
 from fish_speech import arguments
-from fish_speech.finetuning.request import check, fill_in, given_flags
+from fish_speech.arguments import given_flags
+from fish_speech.finetuning.request import check, fill_in
 from fish_speech.finetuning.steps import plan as planned
 from fish_speech.versions import VERSIONS
 

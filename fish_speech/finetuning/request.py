@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -51,11 +51,6 @@ class Work:
     def needs_base(self) -> bool:
         """Whether it reads a base model."""
         return self.extracts or self.trains or self.compares or self.merges
-
-
-def given_flags(argv: Sequence[str]) -> set[str]:
-    """The flags that a command line names, without their values."""
-    return {word.split("=")[0] for word in argv if word.startswith("--")}
 
 
 def fill_in(options: argparse.Namespace) -> None:

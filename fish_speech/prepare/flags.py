@@ -72,6 +72,11 @@ def add_texts(group: argparse._ActionsContainer) -> None:
         action="store_true",
         help="recognise recordings that have no text, and check the texts of those that have",
     )
+    add_recogniser(group)
+
+
+def add_recogniser(group: argparse._ActionsContainer) -> None:
+    """Add which recogniser writes down what is said."""
     group.add_argument(
         "--asr",
         choices=("whisper", "faster-whisper", "pocketsphinx"),

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 import finetune_tts
+from fish_speech.arguments import given_flags
 from fish_speech.build_dataset import build
 from fish_speech.errors import UserError
-from fish_speech.finetuning import rehearsal, request
+from fish_speech.finetuning import rehearsal
 from fish_speech.pipeline import Step, run_steps
 
 
@@ -104,7 +105,7 @@ def test_help_imports_nothing_heavy():
 
 
 def test_given_flags_are_those_of_the_command_line():
-    assert request.given_flags(["--a", "1", "--b=2", "c", "-o"]) == {"--a", "--b"}
+    assert given_flags(["--a", "1", "--b=2", "c", "-o"]) == {"--a", "--b"}
 
 
 @pytest.mark.parametrize(("dispensable", "code", "made"), [(True, 1, True), (False, 2, False)])

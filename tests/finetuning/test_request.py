@@ -11,6 +11,7 @@ import torch
 import finetune_tts
 import prepare_dataset
 from fish_speech import device
+from fish_speech.arguments import given_flags
 from fish_speech.device import Hardware
 from fish_speech.errors import UserError
 from fish_speech.finetuning import request, steps
@@ -32,7 +33,7 @@ def planned(*words: object) -> dict[str, Step]:
     """The stages of a command line by name; raises UserError where it is refused."""
     argv = ["--project", "p", "--model-version", "minnow", "--pretrained-ckpt-path", "base", *map(str, words)]
     options = finetune_tts.make_parser().parse_args(argv)
-    given = request.given_flags(argv)
+    given = given_flags(argv)
     request.fill_in(options)
     return {step.name: step for step in steps.plan(options, request.check(options, given), given)}
 
@@ -169,7 +170,7 @@ def test_a_flag_without_effect_is_refused_by_name(workspace, words, flag):
     options = finetune_tts.make_parser().parse_args(argv)
     request.fill_in(options)
     with pytest.raises(UserError, match=f"{flag} has no effect here"):
-        request.check(options, request.given_flags(argv))
+        request.check(options, given_flags(argv))
 
 
 def test_the_tournament_cannot_be_asked_for_and_switched_off(workspace):
