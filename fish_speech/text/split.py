@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 from .normalize import clean_text
 
-_DECIMAL = re.compile(r"(\d+)\.(\d+)")
+_DECIMAL = re.compile(r"(?<!\d)(\d+)\.(\d+)")  # tried at the start of a number only: 1 MB of digits takes no time
 _PROTECTED_DECIMAL = re.compile(r"<(\d+)_f_(\d+)>")
 _AFTER_SENTENCE = re.compile(r"(?<=[.!?。！？])")
 _AFTER_COMMA = re.compile(r"(?<=[,，])")
@@ -25,22 +25,22 @@ def split_text(text: str, length: int) -> list[str]:
     if length < 1:
         raise ValueError(f"length is {length}; a segment has at least 1 byte")
     text = _DECIMAL.sub(r"<\1_f_\2>", clean_text(text))
-    pieces = [text] if _size(text) <= length else _AFTER_SENTENCE.split(text)
+    pieces = [text] if size_of(text) <= length else _AFTER_SENTENCE.split(text)
     pieces = [_PROTECTED_DECIMAL.sub(r"\1.\2", piece) for piece in pieces]
     for cut in (_AFTER_COMMA.split, _AFTER_SPACE.split, lambda piece: _cut_anywhere(piece, length)):
-        pieces = _cut_long(pieces, length, cut)
-    segments = (segment.strip() for segment in _merge(pieces, length))
+        pieces = cut_long(pieces, length, cut)
+    segments = (segment.strip() for segment in merge(pieces, length))
     return [segment for segment in segments if not _NOTHING_TO_SAY.issuperset(segment)]
 
 
-def _size(text: str) -> int:
+def size_of(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _cut_long(pieces: Iterable[str], length: int, cut: Callable[[str], list[str]]) -> list[str]:
+def cut_long(pieces: Iterable[str], length: int, cut: Callable[[str], list[str]]) -> list[str]:
     result: list[str] = []
     for piece in pieces:
-        result += [piece] if _size(piece) <= length else cut(piece)
+        result += [piece] if size_of(piece) <= length else cut(piece)
     return result
 
 
@@ -48,22 +48,22 @@ def _cut_anywhere(piece: str, length: int) -> list[str]:
     """Collect characters until a part has at least `length` bytes."""
     parts, start, size = [], 0, 0
     for end, character in enumerate(piece, start=1):
-        size += _size(character)
+        size += size_of(character)
         if size >= length:
             parts.append(piece[start:end])
             start, size = end, 0
     return [*parts, piece[start:]]
 
 
-def _merge(pieces: Iterable[str], length: int) -> list[str]:
+def merge(pieces: Iterable[str], length: int) -> list[str]:
     """Join neighbours greedily while the sum of their sizes is at most `length`."""
-    merged: list[str] = []
+    merged: list[list[str]] = []
     size = 0
     for piece in pieces:
-        if merged and size + _size(piece) <= length:
-            merged[-1] += piece
-            size += _size(piece)
+        if merged and size + size_of(piece) <= length:
+            merged[-1].append(piece)
+            size += size_of(piece)
         else:
-            merged.append(piece)
-            size = _size(piece)
-    return merged
+            merged.append([piece])
+            size = size_of(piece)
+    return ["".join(parts) for parts in merged]
