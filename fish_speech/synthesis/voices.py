@@ -5,18 +5,24 @@ A merged folder may bring its own: `voice.json` names the file, its SHA-256 and 
 
 from __future__ import annotations
 
+import io
 import math
+import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..checkpoint import sha256
 from ..datasets.sources import UnusableClip, parse_npy_header
 from ..errors import UserError
-from ..files import atomic_path, write_text
-from ..models.firefly import FireflyCodec
+from ..files import atomic_path
 from ..versions import VOICE_FILE, read_voice
+
+if TYPE_CHECKING:
+    from ..models.firefly import FireflyCodec
 
 REFERENCE_FILE = "reference.npy"  # in a merged folder; the words are in the .txt beside it
 _MAX_FRAMES = 8192  # longer than any model's memory
@@ -38,54 +44,91 @@ def read_codes(path: Path, codebooks: int, codebook_size: int) -> np.ndarray:
     if not path.is_file():
         raise UserError(f"there is no reference {path}", "the file does not exist", fix)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UnusableClip(f"it has {path.stat().st_size} bytes; {_MAX_FRAMES} frames of codes have fewer")
-        data = path.read_bytes()
-        shape, order, dtype, start = parse_npy_header(data)  # not np.load: its own parser stumbles over odd headers
-        if len(data) - start != math.prod(shape) * dtype.itemsize:
-            raise UnusableClip(f"the .npy is torn: its header promises {shape}, the file has {len(data)} bytes")
+        array = parse_codes(path)
     except (UnusableClip, OSError) as error:
         raise UserError(f"{path} cannot be read as codes", str(error), fix) from error
-    rows = shape[1:] if len(shape) == 3 and shape[0] == 1 else shape
-    whole = len(rows) == 2 and dtype.kind in "iu"
-    if not whole or rows[0] < codebooks or not 0 < rows[1] <= _MAX_FRAMES:
+    if (
+        array.dtype.kind not in "iu"
+        or array.ndim != 2
+        or len(array) < codebooks
+        or not 0 < array.shape[1] <= _MAX_FRAMES
+    ):
         raise UserError(
             f"{path} does not hold codes of this model",
-            f"it is {dtype} of shape {shape}; expected whole numbers ({codebooks}, 1-{_MAX_FRAMES} frames)",
+            f"it is {array.dtype} of shape {array.shape}; expected whole numbers ({codebooks}, 1-{_MAX_FRAMES} frames)",
             fix,
         )
-    codes = np.frombuffer(data, dtype, offset=start).reshape(rows, order=order)
-    codes = np.array(codes[:codebooks], dtype=np.int64)
+    codes = np.array(array[:codebooks], dtype=np.int64)
     if codes.min() < 0 or codes.max() >= codebook_size:
         raise UserError(f"{path} does not hold codes of this model", f"codes must be 0-{codebook_size - 1}", fix)
     return codes
 
 
+def parse_codes(path: Path) -> np.ndarray:
+    """Read the array of a .npy file of at most 8 MB as it is, (1, rows, frames) as (rows, frames).
+
+    Raises UnusableClip for what is no whole .npy of plain numbers, OSError for what cannot be read.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnusableClip("it is no regular file")
+    if status.st_size > _MAX_BYTES:
+        raise UnusableClip(f"it has {status.st_size} bytes; {_MAX_FRAMES} frames of codes have fewer")
+    data = path.read_bytes()
+    shape, order, dtype, start = parse_npy_header(data)  # not np.load: its own parser stumbles over odd headers
+    if len(data) - start != math.prod(shape) * dtype.itemsize:
+        raise UnusableClip(f"the .npy is torn: its header promises {shape}, the file has {len(data)} bytes")
+    array = np.frombuffer(data, dtype, offset=start).reshape(shape, order=order)
+    return array[0] if len(shape) == 3 and shape[0] == 1 else array
+
+
 def encode_reference(codec: FireflyCodec, audio: Path) -> np.ndarray:
     """Encode a recording -> codes (codebooks, frames) int32. Raises UserError if it cannot be used."""
-    import torch
+    return encode_waveform(codec, read_recording(codec, audio))
 
+
+def read_recording(codec: FireflyCodec, audio: Path) -> np.ndarray:
+    """Read a recording at the codec's rate -> float32 (samples,). Raises UserError if no reference can be made of it."""
     from ..audio import AudioError, read_audio
 
+    what, fix = f"{audio} cannot be used as a reference", "give a clean recording of 5-30 s of speech"
     try:
-        waveform, _ = read_audio(audio, codec.sample_rate)
+        waveform, _ = read_audio(audio, codec.sample_rate, max_duration_s=math.floor(_MAX_FRAMES / codec.frame_rate))
     except AudioError as error:
-        raise UserError(
-            f"{audio} cannot be used as a reference", str(error), "give a clean recording of 5-30 s"
-        ) from error
+        raise UserError(what, str(error), fix) from error
     if len(waveform) < codec.samples_per_frame:
-        raise UserError(
-            f"{audio} cannot be used as a reference", "it is shorter than one frame", "give 5-30 s of speech"
-        )
+        raise UserError(what, "it is shorter than one frame", fix)
+    return waveform
+
+
+def encode_waveform(codec: FireflyCodec, waveform: np.ndarray) -> np.ndarray:
+    """Encode float32 (samples,) at the codec's rate -> codes (codebooks, frames) int32."""
+    import torch
+
     codes = codec.encode_clips([torch.from_numpy(waveform).to(codec.device)])[0]
     return codes.cpu().numpy().astype(np.int32)
 
 
 def write_reference(path: Path, codes: np.ndarray, text: str) -> None:
-    """Write `path` (.npy) and the words beside it (.txt), each atomically."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, codes, allow_pickle=False)
-    write_text(path.with_suffix(".txt"), text.strip() + "\n")
+    """Write `path` (.npy) and the words beside it (.txt).
+
+    Codes beside the words of another recording would be worse than none: whenever this is stopped, there are either
+    both files of one voice, or no codes.
+    """
+    buffer = io.BytesIO()  # np.save to a file would report a full disk without its error number
+    np.save(buffer, codes, allow_pickle=False)
+    with atomic_path(path) as new_codes, atomic_path(path.with_suffix(".txt")) as new_words:  # the words come first
+        _write_through(new_codes, buffer.getvalue())
+        _write_through(new_words, (text.strip() + "\n").encode("utf-8"))
+        path.unlink(missing_ok=True)
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    """Write to disk, not only to the system's memory: what was there before is removed next."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,10 @@
 import io
 import os
 import pickle
-from argparse import Namespace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-import cli_tts
 from fish_speech.errors import UserError
 from fish_speech.synthesis.voices import read_codes
 
@@ -68,14 +65,3 @@ def test_codes_of_any_whole_type_are_read_and_rows_beyond_the_models_are_dropped
         np.save(tmp_path / "voice.npy", order(codes))
         read = read_codes(tmp_path / "voice.npy", 3, 1024)
         assert read.dtype == np.int64 and np.array_equal(read, codes.reshape(codes.shape[-2:])[:3])
-
-
-def test_the_words_beside_codes_are_read_without_their_mark_and_are_text(tmp_path):
-    np.save(tmp_path / "voice.npy", np.zeros((4, 5), np.int32))
-    speaker = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(num_codebooks=4, codebook_size=1024)))
-    options = Namespace(prompt_tokens=[tmp_path / "voice.npy"], prompt_text=[], reference_audio=None)
-    (tmp_path / "voice.txt").write_text("Five frames.\n", encoding="utf-8-sig")
-    assert cli_tts.read_references(options, speaker)[0].text == "Five frames."
-    (tmp_path / "voice.txt").write_bytes(b"F\xfcnf")
-    with pytest.raises(UserError, match=r"cannot read .*voice\.txt"):
-        cli_tts.read_references(options, speaker)
