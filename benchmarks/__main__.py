@@ -39,9 +39,19 @@ Baselines, as reference/fish-1.5.md describes the released system:
               a mask over all pairs of positions, each block's activations recomputed in the backward pass
   merging     the whole model built in float32 with LoRA, both state dicts joined and loaded, merged, saved
   extraction  clips one at a time (as the toolkit does on a CPU), and all padded to the longest in one batch
-  decoding    the same decoder with the released masks over each row's length
+  decoding    the released way: one pass over the whole sound in one-dimensional layout, weights normalised anew
   preparing   librosa.load, effects.split, loudness to -23 LUFS, write: no texts, no measures, cuts at every silence
-  generation  caches and mask of the longest sequence (8192), repeated KV heads, one fast position at a time"""
+  generation  caches and mask of the longest sequence (8192), repeated KV heads, one fast position at a time, logits of
+              the whole vocabulary
+Generation, each way in a process of its own that loads the published format (bfloat16 file) as cli_tts does:
+  frames/s    after the first, median of three runs of 64 (the baseline: 16) frames behind a prompt of 100 tokens, top-p
+              sampling; tokens/s are its codes, 8 a frame; all-tokens draws from the whole vocabulary as the baseline
+              does, the others from semantic tokens and the end token, as cli_tts does
+  first frame from the prompt to the first column, and first sound to the first decoded chunk, models loaded and warm
+  memory      1 GiB of float32 read by all threads, the best of three ways (sum, maximum, product with a vector), of six
+              tries of each, and of the turns between the other measurements
+  weights     bytes of the linear weights that a frame must read, times frames/s: slow layers once, fast layers once per
+              code after the first, semantic rows of the vocabulary; int8 weights count one byte"""
 
 
 @dataclass(frozen=True)
@@ -132,22 +142,47 @@ def codec_rows(plan: Plan) -> Iterator[Row]:
     yield Row(f"{what}: peak RSS", found.peak_rss / 1e9, "GB")
     found = plan.measure("decode", repeats=5)
     figures = found.figures
-    yield Row("codec: decoding 10 s", figures["speed"], "x real", figures["released_speed"], smaller_is_better=False)
-    yield Row("codec: decoding 10 s: peak RSS", found.peak_rss / 1e9, "GB")
+    for way, what in (
+        ("whole", "decoding 10 s"),
+        ("chunks", "decoding 10 s in chunks"),
+        ("images", "decoding 10 s as until 0.5"),
+    ):
+        yield Row(f"codec: {what}, per second of sound", figures[way], "s", figures["plain"])
+    yield Row("codec: first chunk", figures["first_chunk_s"], "s")
+    chunks, plain = (plan.measure("decode-memory", "--way", way) for way in ("chunks", "plain"))
+    title = f"codec: decoding {chunks.figures['sound_s']:g} s: peak RSS"
+    yield Row(title, chunks.peak_rss / 1e9, "GB", plain.peak_rss / 1e9)
 
 
 def generate_rows(plan: Plan) -> Iterator[Row]:
-    """Speed of generation."""
-    found = plan.measure("generate", repeats=3)
-    figures = found.figures
-    released = figures["released_frames_per_s"]
-    ways = (("", "all tokens, as released"), ("speech_only_", "speech tokens only, as cli_tts"))
-    for name, what in ways:
-        rate = figures[f"{name}frames_per_s"]
-        title = f"generate, {what}"
-        yield Row(title, rate, "frames/s", released, smaller_is_better=False)
-        yield Row(f"{title}: sound", rate / FRAME_RATE, "x real", released / FRAME_RATE, smaller_is_better=False)
-        yield Row(f"{title}: first frame", figures[f"{name}first_s"], "s", figures["released_first_s"])
+    """Speed, delay and memory of generation, and how much of the memory's bandwidth it uses."""
+    with tempfile.TemporaryDirectory(prefix="fish-bench-") as temporary:
+        folder = Path(temporary) / "base"
+        plan.measure("write-model", "--folder", folder)
+        found, sounds, memory = {}, {}, [plan.measure("bandwidth").figures]
+        for way in memory[0]["ways"]:
+            found[way] = plan.measure("generate", "--way", way, "--folder", folder, repeats=3)
+            if way in ("fp32", "bf16", "int8"):
+                sounds[way] = plan.measure("first-sound", "--way", way, "--folder", folder, repeats=3).figures
+            memory.append(plan.measure("bandwidth").figures)
+    best = max(memory, key=lambda figures: figures["bytes_per_s"])
+    yield Row(f"memory, read by {best['way']}", best["bytes_per_s"] / 1e9, "GB/s")
+    released = found.pop("released")
+    baseline, codebooks = released.figures["frames_per_s"], released.figures["codebooks"]
+    for way, ours in found.items():
+        figures, title = ours.figures, f"generate, {way.replace('-', ', ').replace('all, ', 'all ')}"
+        rate = figures["frames_per_s"]
+        yield Row(title, rate, "frames/s", baseline, smaller_is_better=False)
+        yield Row(f"{title}: codes", rate * codebooks, "tokens/s", baseline * codebooks, smaller_is_better=False)
+        yield Row(f"{title}: sound", rate / FRAME_RATE, "x real", baseline / FRAME_RATE, smaller_is_better=False)
+        read = rate * figures["bytes_per_frame"]
+        yield Row(f"{title}: weights read", read / 1e9, "GB/s")
+        yield Row(f"{title}: share of the memory's bandwidth", 100 * read / best["bytes_per_s"], "%")
+        yield Row(f"{title}: first frame", figures["first_s"], "s", released.figures["first_s"])
+        if way in sounds:
+            yield Row(f"{title}: first sound", sounds[way]["first_sound_s"], "s")
+        yield Row(f"{title}: loading", figures["load_s"], "s", released.figures["load_s"])
+        yield from _memory_rows(title, ours, released)
 
 
 def prepare_rows(plan: Plan) -> Iterator[Row]:

@@ -6,21 +6,16 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from fish_speech.synthesis.generate import generate_columns
-from fish_speech.synthesis.sampling import SamplingConfig
 from fish_speech.training.losses import dual_ar_loss
 
-from . import released, sizes
+from . import decoding, generating, released, sizes
 from .sizes import Scale
-
-SAMPLING = SamplingConfig(temperature=0.7, top_p=0.7, repetition_penalty=1.2)
 
 
 def seconds(*works: Callable[[], Any], warmups: int, repeats: int) -> list[float]:
@@ -81,67 +76,47 @@ def encode(scale: Scale, repeats: int) -> dict[str, float]:
     return {"speed": total / ours, "alone_speed": total / alone, "padded_speed": total / batch}
 
 
-def decode(scale: Scale, repeats: int) -> dict[str, float]:
-    """Seconds of audio per second of decoding, as the toolkit speaks and with the released masks over length."""
-    codec = sizes.random_codec(scale)
-    frames = round(scale.decode_s * codec.frame_rate)
-    rng = torch.Generator().manual_seed(4)
-    codes = torch.randint(0, codec.codebook_size, (1, codec.codebooks, frames), generator=rng)
-    plain, masked = seconds(
-        lambda: codec.decode(codes), lambda: codec.decode(codes, torch.tensor([frames])), warmups=1, repeats=repeats
-    )
-    return {"speed": scale.decode_s / plain, "released_speed": scale.decode_s / masked}
-
-
-def generate(scale: Scale, repeats: int) -> dict[str, float]:
-    """Frames per second after the first, and the time to the first, for each way of generating, in turns."""
-    model = sizes.random_model(scale)
-    baseline = released.StaticGenerator(model)
-    rng = torch.Generator().manual_seed(5)
-    prompt = sizes.random_prompt(scale, scale.prompt_tokens, 0, rng)
-    ways: dict[str, Callable[[int], Iterable[Tensor]]] = {
-        "": lambda count: generate_columns(model, prompt, count, SAMPLING, rng),
-        "speech_only_": lambda count: generate_columns(model, prompt, count, SAMPLING, rng, speech_only=True),
-        "released_": lambda count: baseline.columns(prompt, count, SAMPLING, rng),
-    }
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for repeat in range(1 + repeats):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            rng.manual_seed(5)
-            times = [time.perf_counter() for _ in way(scale.frames if repeat else 2)]
-            if repeat:  # the first round is the warm-up
-                rate = (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else float("nan")
-                found[name].append((times[0] - start, rate))
-    figures = {}
-    for name, pairs in found.items():
-        figures[f"{name}first_s"] = statistics.median(first for first, _ in pairs)
-        figures[f"{name}frames_per_s"] = statistics.median(rate for _, rate in pairs)
-    return figures
-
-
 def main() -> None:
     """Measure what the command line names and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", choices=["train", "encode", "decode", "generate", "write-model", "merge-as-released"])
+    names = [
+        "train",
+        "encode",
+        "decode",
+        "bandwidth",
+        "generate",
+        "first-sound",
+        "decode-memory",
+        "write-model",
+        "merge-as-released",
+    ]
+    parser.add_argument("name", choices=names)
     parser.add_argument("--scale", choices=sorted(sizes.SCALES), required=True)
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--batch", help="name of a training batch")
     parser.add_argument("--as-released", action="store_true", help="train the way of the baseline")
     parser.add_argument("--recompute", action="store_true", help="train with activations made again to save memory")
     parser.add_argument("--folder", type=Path, help="model folder to write or to read")
+    parser.add_argument("--way", choices=[*generating.WAYS, *decoding.MEMORY_WAYS], help="how to generate or decode")
     parser.add_argument("--output", type=Path, help="merged folder to write")
     given = parser.parse_args()
     scale = sizes.SCALES[given.scale]
-    figures: dict[str, float] = {}
+    figures: dict[str, Any] = {}
     if given.name == "train":
         figures = train(scale, scale.batches[given.batch], given.as_released, given.recompute, given.repeats)
     elif given.name == "write-model":
         sizes.write_model_folder(scale, given.folder)
     elif given.name == "merge-as-released":
         released.merge(scale, given.folder, given.output)
+    elif given.name == "decode-memory":
+        figures = decoding.memory(scale, given.way)
+    elif given.name == "bandwidth":
+        figures = generating.bandwidth(scale)
+    elif given.name in ("generate", "first-sound"):
+        measure = generating.generate if given.name == "generate" else generating.first_sound
+        figures = measure(scale, given.way, given.folder, given.repeats)
     else:
-        figures = {"encode": encode, "decode": decode, "generate": generate}[given.name](scale, given.repeats)
+        figures = {"encode": encode, "decode": decoding.decode}[given.name](scale, given.repeats)
     print(json.dumps({**figures, "threads": torch.get_num_threads()}))
 
 

@@ -67,6 +67,7 @@ class Scale:
     codec: dict[str, Any] = field(default_factory=dict)  # of a FireflyConfig; empty: the released one
     clips_s: tuple[float, ...] = (5, 6, 7, 8, 9, 10)  # encoded together
     decode_s: float = 10
+    memory_mb: int = 1024  # read to measure the memory's bandwidth
 
     @property
     def semantic_begin_id(self) -> int:
@@ -90,6 +91,7 @@ SCALES = {
         codec=TINY_CODEC,
         clips_s=(0.2, 0.3),
         decode_s=0.3,
+        memory_mb=16,
     ),
 }
 

@@ -6,6 +6,7 @@ The choice is a value: it is printed, stored with the run and handed down.
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -28,7 +29,7 @@ class Hardware:
     cuda_name: str = ""
     cuda_bf16: bool = False
     mps: bool = False
-    cpu_bf16: bool = False
+    cpu_bf16: bool = False  # in instructions, not emulated
     cuda_count: int = 0  # CUDA devices
 
     def describe(self) -> str:
@@ -81,9 +82,25 @@ def probe_hardware() -> Hardware:
         cuda_name=torch.cuda.get_device_name(0) if cuda else "",
         cuda_bf16=cuda and torch.cuda.is_bf16_supported(including_emulation=False),
         mps=torch.backends.mps.is_available(),
-        cpu_bf16=bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) if torch.backends.mkldnn.is_available() else False,
+        cpu_bf16=_cpu_has_bf16(),
         cuda_count=torch.cuda.device_count() if cuda else 0,
     )
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether the CPU has instructions for bfloat16: AVX512-BF16 or AMX on x86; elsewhere oneDNN is asked.
+
+    oneDNN alone would also say yes to any AVX512, where it widens each number and is slower than in float32.
+    """
+    import torch
+
+    if not torch.backends.mkldnn.is_available() or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return False
+    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "x86"):
+        return True
+    tests = [getattr(torch.cpu, name, None) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")]
+    known = [test() for test in tests if test is not None]  # older torch lacks the one or the other
+    return any(known) if known else True
 
 
 def allow_mps_fallback(device: str, force_mps: bool) -> None:
@@ -145,6 +162,10 @@ def _check_precision(precision: str, device: str, hardware: Hardware) -> None:
     if precision != "fp32" and not has_bf16:
         raise UserError(
             f"--precision {precision} is not available on {device}",
-            "this hardware has no bfloat16 arithmetic" if device != "mps" else "MPS runs in FP32 here",
+            {
+                "cuda": "this hardware has no bfloat16 arithmetic",
+                "cpu": "this processor has no bfloat16 arithmetic (on x86: AVX512-BF16 or AMX)",
+                "mps": "MPS runs in FP32 here",
+            }[device],
             "use --precision fp32",
         )

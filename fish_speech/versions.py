@@ -42,6 +42,7 @@ class ModelVersion:
     revision: str = "main"  # branch, tag or commit; hub.py holds a folder to the commit that its first download saw
     recipe: Recipe = Recipe()
     uses_reference: bool = True  # whether a merged voice opens its prompts with the reference clip that it brings
+    markers: bool = False  # whether it obeys markers of mood and tone in its text (text/markers.py)
     made_by: str = ""  # the page that says how to make its files anew, where no hub has them
 
     @property

@@ -27,6 +27,12 @@ GOLDEN = Path(__file__).parent / "golden" / "fish-1.5"
 REPO = Path(__file__).parents[1]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_cache_of_earlier_runs(tmp_path_factory):
+    """What tests speak, here and in scripts they start, is remembered for these tests only."""
+    os.environ["FISH_SPEECH_CACHE"] = str(tmp_path_factory.mktemp("speech_cache"))
+
+
 @pytest.fixture(scope="session")
 def golden():
     """Read a golden file by name: .json to values, .npz to a dict of arrays."""

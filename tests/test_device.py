@@ -151,6 +151,26 @@ def test_the_real_machine_can_be_asked():
     assert isinstance(device.probe_hardware().cpu_bf16, bool)
 
 
+@pytest.mark.parametrize(
+    ("onednn", "avx512_bf16", "amx", "processor", "expected"),
+    [
+        (True, True, False, "x86_64", True),
+        (True, False, True, "AMD64", True),
+        (True, False, False, "x86_64", False),  # AVX512 without bfloat16: oneDNN would emulate it
+        (False, True, True, "x86_64", False),
+        (True, False, False, "aarch64", True),
+        (False, False, False, "arm64", False),
+    ],
+)
+def test_bf16_on_the_cpu_needs_instructions_for_it(monkeypatch, onednn, avx512_bf16, amx, processor, expected):
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(device.platform, "machine", lambda: processor)
+    assert device.probe_hardware().cpu_bf16 is expected
+
+
 def test_no_other_file_asks_torch_what_there_is():
     package = Path(device.__file__).parent
     asking = []

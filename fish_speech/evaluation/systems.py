@@ -112,7 +112,7 @@ def codec_beside(folder: Path) -> Path:
 def load_voice(folder: Path, device: str) -> Speaker:
     """Load a model folder with its codec as cli_tts does."""
     from ..models import codec_config
-    from ..synthesis.speak import load_speaker
+    from ..synthesis.loading import load_speaker
 
     if not folder.is_dir():
         raise UserError(f"there is no model folder {folder}", "it was given as --checkpoint", "check the path")

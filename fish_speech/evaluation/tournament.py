@@ -125,10 +125,11 @@ def speak_all(
 ) -> tuple[list[System], dict[str, list[float | None]]]:
     """Speak with each entry; return the systems and, by name, the losses of held-out clips. Says how long it takes."""
     from ..models import codec_config
-    from ..synthesis.speak import MAX_SECONDS_PER_BYTE, SPARE_SECONDS, load_speaker
+    from ..synthesis.length_limit import longest_seconds
+    from ..synthesis.loading import load_speaker
 
     codec_shape = codec_config(config_of_codec(run.codec))
-    longest = sum(SPARE_SECONDS + MAX_SECONDS_PER_BYTE * len(text.encode()) for text in material.texts)
+    longest = sum(map(longest_seconds, material.texts))
     logger.info(
         "systems: %d, sentences for each: %d, at most %.0f s of speech; the first tells how long it takes",
         len(entries), len(material.texts), longest,

@@ -107,9 +107,12 @@ class ConvNeXtBlock(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.dwconv(x).transpose(1, 2)  # (batch, frames, channels)
-        y = self.pwconv2(F.gelu(self.pwconv1(self.norm(y))))
+        y = self.mlp(self.dwconv(x).transpose(1, 2))
         return x + self.drop_path((self.gamma * y).transpose(1, 2))
+
+    def mlp(self, y: Tensor) -> Tensor:
+        """What follows the convolution: (..., frames, channels) -> the same shape."""
+        return self.pwconv2(F.gelu(self.pwconv1(self.norm(y))))
 
 
 class ConvNeXtEncoder(nn.Module):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .convnext import ConvNeXtEncoder, EncoderConfig
+from .firefly_decoder import PIECE_FRAMES, FoldedDecoder, PieceDecoder
 from .fsq import DownsampledQuantizer, QuantizerConfig
 from .hifigan import HeadConfig, HiFiGANHead
 from .mel import LogMel, MelConfig
@@ -84,6 +85,8 @@ class FireflyCodec(nn.Module):
         self.backbone = ConvNeXtEncoder(config.backbone)
         self.head = HiFiGANHead(config.head)
         self.quantizer = DownsampledQuantizer(config.quantizer)
+        self.head_dtype = torch.float32  # of the head while decoding; bfloat16 is faster on CPUs with AMX, not exact
+        self._folded: tuple[object, FoldedDecoder] | None = None
 
     @property
     def sample_rate(self) -> int:
@@ -170,12 +173,32 @@ class FireflyCodec(nn.Module):
 
         `frames` (batch,) tells how many frames of each row count; the sound beyond is zero. Default: all.
         """
-        latents = self.quantizer.decode(codes)
-        if frames is None:
-            return self.head(latents).float()
-        factor = self.config.quantizer.downsample
-        waveform = self.head(latents * _inside(frames * factor, latents.size(-1)))
-        return (waveform * _inside(frames * self.samples_per_frame, waveform.size(-1))).float()
+        counts = [codes.size(2)] * codes.size(0) if frames is None else frames.tolist()
+        waveform = torch.zeros(codes.size(0), 1, codes.size(2) * self.samples_per_frame, device=codes.device)
+        for row, count, sound in zip(codes, counts, waveform, strict=True):
+            decoder, done = self.piece_decoder(), 0
+            for piece in row[None, :, :count].split(self.piece_frames, dim=2):
+                made = decoder(piece)
+                sound[:, done : done + made.size(1)] = made
+                done += made.size(1)
+        return waveform
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: not the folded weights, which it can make, and packed ones cannot be copied."""
+        return {**self.__dict__, "_folded": None}
+
+    @property
+    def piece_frames(self) -> int:
+        """Frames that are best decoded at once: what fits into the caches of a CPU, many elsewhere."""
+        return PIECE_FRAMES if self.device.type == "cpu" else 16 * PIECE_FRAMES
+
+    def piece_decoder(self) -> PieceDecoder:
+        """Make a decoder of one sound, piece after piece. The folded weights are kept until the weights change."""
+        parts = (self.head, self.quantizer.upsample)
+        key = [(p.data_ptr(), 0 if p.is_inference() else p._version) for part in parts for p in part.parameters()]
+        if self._folded is None or self._folded[0] != (self.head_dtype, key):
+            self._folded = (self.head_dtype, key), FoldedDecoder(self, self.head_dtype)
+        return PieceDecoder(self._folded[1])
 
 
 def _inside(lengths: Tensor, size: int) -> Tensor:

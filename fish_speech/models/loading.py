@@ -19,6 +19,7 @@ from ..versions import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from .dual_ar import DualAR, DualARConfig
 from .firefly import FireflyCodec, FireflyConfig
 from .lora import LoraConfig, install_lora, is_lora_name
+from .quantize import check_int8, quantize_int8
 from .shapes import shapes_only
 
 DEFAULT_CODEC = "firefly_gan_vq"
@@ -35,15 +36,21 @@ def load_dual_ar(
     load_weights: bool = True,
     weights: Path | None = None,
     seed: int = 0,
+    quantize: bool = False,
 ) -> DualAR:
     """Load the text-to-semantic model of a checkpoint folder, in eval mode, with `.config` and `.tokenizer`.
 
     Every part gets `dtype`, whatever the file has; adapters of `lora` are always float32 and fresh. `max_length`
     replaces the config's longest sequence (tokens). `weights` is read instead of the folder's own file: a checkpoint
     of a run that trained all weights, say. `load_weights` false draws new weights from `seed` (training from scratch).
-    Raises UserError for a folder, a config or weights that do not fit.
+    `quantize` gives int8 weights for speaking on the CPU (see quantize_int8) without ever holding all weights as floats
+    of `dtype`. Raises UserError for a folder, a config or weights that do not fit, and where int8 does not work.
     """
     folder = Path(folder)
+    if quantize:
+        check_int8(str(device), "fp32" if dtype == torch.float32 else str(dtype).removeprefix("torch."))
+        if lora is not None or not load_weights:
+            raise ValueError("a model is quantized when it is whole: merge adapters first, then call quantize_int8")
     config = read_config(folder)
     if max_length is not None:
         config = config.with_max_length(max_length)
@@ -58,7 +65,10 @@ def load_dual_ar(
         model = DualAR(config, tokenizer.semantic_begin_id)
     if load_weights:
         path = weights or weights_path(folder)
-        _assign(model, read_state_dict(path), path, f"the model that {folder / CONFIG_FILE} describes", dtype)
+        as_stored = None if quantize else dtype
+        _assign(model, read_state_dict(path), path, f"the model that {folder / CONFIG_FILE} describes", as_stored)
+        if quantize:
+            quantize_int8(model)
         model.to(device)
     else:
         model.to_empty(device="cpu")
@@ -190,8 +200,10 @@ def make_codec_config(values: Any, source: object) -> FireflyConfig:
         raise UserError(f"{source} does not describe a firefly codec", str(error), "mend the file") from error
 
 
-def _assign(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path, what: str, dtype: torch.dtype) -> None:
-    """Make `tensors` the parameters of a `model` built without memory; converts one tensor at a time."""
+def _assign(
+    model: nn.Module, tensors: dict[str, torch.Tensor], path: Path, what: str, dtype: torch.dtype | None
+) -> None:
+    """Make `tensors` the parameters of a `model` built without memory; converts one tensor at a time, or none (None)."""
     if isinstance(model, DualAR):
         tensors = _fuse_attention(tensors)
     check_names({name: tuple(t.shape) for name, t in model.state_dict().items()}, tensors, path, what)
@@ -200,7 +212,8 @@ def _assign(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path, what
         tensor = tensors.pop(name)
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)
-        setattr(module, leaf, nn.Parameter(as_float(tensor, dtype), requires_grad=tensor.is_floating_point()))
+        kept = tensor if dtype is None else as_float(tensor, dtype)
+        setattr(module, leaf, nn.Parameter(kept, requires_grad=tensor.is_floating_point()))
 
 
 def _fuse_attention(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

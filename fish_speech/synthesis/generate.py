@@ -13,6 +13,9 @@ import torch
 from torch import Tensor
 
 from ..models.dual_ar import DualAR
+from ..models.quantize import CompactLinear
+from .engine import Engine, engine_for
+from .flat_layers import normalization, row_projection
 from .sampling import SamplingConfig, sample_token
 
 PENALTY_WINDOW = 16  # frames
@@ -41,11 +44,11 @@ def generate_columns(
     count = min(max_new_tokens, room) if max_new_tokens > 0 else room
     end_id = model.tokenizer.id_of("<|im_end|>")
     draw = _ColumnSampler(model, sampling, rng, end_id if speech_only else None)
-    slow_caches, fast_caches = model.new_caches(prompt.size(1) + count)
-    hidden = model.step(prompt[None].to(model.device), slow_caches)
+    engine = engine_for(model, prompt.size(1) + count)
+    hidden = engine.prefill(prompt)
     history: list[Tensor] = []
     for index in range(count):
-        column = draw(hidden, fast_caches, _penalised(history, index, prompt.size(0)), may_end=index >= min_frames)
+        column = draw(hidden, engine, _penalised(history, index, prompt.size(0)), may_end=index >= min_frames)
         yield column
         if index > 0:  # the released system keeps the first column out of the penalty, and does not stop on it
             history.append(column)
@@ -54,7 +57,7 @@ def generate_columns(
         elif speech_only and column[0] == end_id:
             return
         if index + 1 < count:
-            hidden = model.step(column[None, :, None].to(model.device), slow_caches)
+            hidden = engine.step(column)
 
 
 def _penalised(history: list[Tensor], index: int, rows: int) -> Tensor | None:
@@ -78,20 +81,15 @@ class _ColumnSampler:
         self.first, self.codebooks = model.semantic_begin_id, model.config.num_codebooks
         self.allowed = None if end_id is None else _AllowedTokens(model, end_id)
 
-    def __call__(self, hidden: Tensor, fast_caches: list, previous: Tensor | None, may_end: bool = True) -> Tensor:
+    def __call__(self, hidden: Tensor, engine: Engine, previous: Tensor | None, may_end: bool = True) -> Tensor:
         model = self.model
         token = self._draw_token(hidden, previous, may_end)
-        for cache in fast_caches:
-            cache.clear()
         code = (token - self.first).clamp(0, model.config.codebook_size - 1)
         codes = [code]
-        # Code 0 comes from the token, so the hidden state and its embedding go through the fast layers together.
-        x = torch.stack([model.project_hidden(hidden), model.fast_embeddings(code[None])], dim=1)
         for row in range(1, self.codebooks):
-            logits = model.fast_step(x, fast_caches)[0].float()
+            logits = (engine.first_logits(hidden, code) if row == 1 else engine.next_logits(code)).float()
             code = self._draw(logits, None if previous is None else previous[row + 1])
             codes.append(code)
-            x = model.fast_embeddings(code[None, None])
         return torch.stack([token, *codes]).cpu()
 
     def _draw_token(self, hidden: Tensor, previous: Tensor | None, may_end: bool) -> Tensor:
@@ -118,14 +116,20 @@ class _AllowedTokens:
         self.ids = torch.tensor([*range(first, first + count), end_id], device=model.device)
         self._index = {int(i): index for index, i in enumerate(self.ids.tolist())}
         output = model.embeddings if model.config.tie_word_embeddings else model.output
-        plain = type(output) in (torch.nn.Linear, torch.nn.Embedding)  # others add an adapter or unpack their weight
-        self._rows = output.weight[self.ids] if plain else None  # (tokens, dim)
+        self._norm, self._project = normalization(model.norm), None
+        if isinstance(output, CompactLinear):
+            rows = output.rows(self.ids)
+        elif type(output) in (torch.nn.Linear, torch.nn.Embedding):
+            rows = output.weight[self.ids]
+        else:  # an adapter adds to the weight
+            return
+        self._project = row_projection(rows.float())  # bfloat16 logits would round apart what is close
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden state (1, dim) -> logits of the allowed tokens (tokens,), float32."""
-        if self._rows is None:
+        if self._project is None:
             return self.model.token_logits(hidden)[0, self.ids].float()
-        return torch.nn.functional.linear(self.model.norm(hidden), self._rows)[0].float()
+        return self._project(self._norm(hidden).float())[0]
 
     def indices(self, ids: Tensor) -> Tensor:
         """Where those of `ids` (tokens,) that are allowed stand among the allowed."""

@@ -1,29 +1,43 @@
-"""Text to waveform: split into segments, generate each with what was said before as context, decode."""
+"""Text to waveform: split into segments, generate each with what was said before as context, decode while generating.
+
+Every segment has random numbers of its own: what is said for it is a pure function of weights, prompt, sampling and
+seed, and so the same as a stream or a file, generated or remembered, alone or in a batch.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from ..errors import UserError
-from ..models import DualAR, FireflyCodec, LoraConfig, adapter_shape, load_adapter, load_codec, load_dual_ar, merge_lora
-from ..text import reference_block, request_block, split_text, system_block
+from ..models import DualAR, FireflyCodec
+from ..text import reference_block, request_block, system_block
+from ..text.segments import Segment, split_segments
+from .attempts import Attempt, Chosen, best_attempt
+from .cache_key import segment_key
+from .codec_stream import sound_of
+from .effects import EffectChain, Effects
 from .generate import codes_of, generate_columns
+from .joining import Joiner
+from .length_limit import least_frames, longest_frames
 from .sampling import SamplingConfig
 from .voices import Reference
+
+if TYPE_CHECKING:
+    from .cache import TokenCache
+    from .verify import Verdict, Verifier
 
 log = logging.getLogger(__name__)
 
 CONTEXT_LENGTH = 2048  # tokens of prompt and answer that the released system allows itself
 ANSWER_LENGTH = 1024  # tokens of that kept for the answer
-# Seconds of speech per byte of text: fast speech has 0.03, slow speech 0.1.
-MIN_SECONDS_PER_BYTE, MAX_SECONDS_PER_BYTE, SPARE_SECONDS = 0.02, 0.15, 3.0
 
 
 @dataclass(frozen=True)
@@ -36,10 +50,47 @@ class SpeechRequest:
     max_new_tokens: int | None = None  # per segment; None: by the length of its text; 0: up to the model's limit
     chunk_length: int = 200  # bytes of text per segment
     seed: int = 42
+    effects: Effects = field(default_factory=Effects)
+    marker: str = ""  # put before each segment, as "(angry) ", for versions that obey markers
+
+
+@dataclass(frozen=True)
+class Said:
+    """How a segment came out."""
+
+    index: int  # from 0
+    count: int  # of segments
+    text: str
+    frames: int
+    seconds: float  # of sound, before it is joined and changed
+    ended: bool  # whether the model ended it by itself
+    remembered: bool  # whether it came from the cache
+    tried: int = 1  # attempts
+    verdict: Verdict | None = None  # of the recogniser, if one listened
+
+
+class Stopped(Exception):
+    """The caller wanted no more."""
+
+
+@dataclass
+class _Segment:
+    """A segment on its way: what decides its columns, and the columns so far."""
+
+    index: int
+    count: int
+    part: Segment
+    following: str | None  # text of the next one
+    prompt: np.ndarray  # (1 + codebooks, tokens)
+    seed: int
+    limit: int  # frames; 0: the model's
+    least: int  # frames
+    columns: list[torch.Tensor] = field(default_factory=list)  # (1 + codebooks,) each
+    remembered: bool = False
 
 
 class Speaker:
-    """A text-to-semantic model and a codec, loaded once, that speak any number of requests."""
+    """A text-to-semantic model and a codec, loaded once, that speak any number of requests, one at a time."""
 
     def __init__(self, model: DualAR, codec: FireflyCodec):
         if model.config.num_codebooks != codec.codebooks or codec.codebook_size > model.config.codebook_size:
@@ -51,50 +102,174 @@ class Speaker:
             )
         self.model, self.codec = model, codec
         self.unfinished = 0  # segments so far that the model did not end by itself
+        config = model.config
+        self._sizes = (config.vocab_size, *[config.codebook_size] * config.num_codebooks)  # ids of each row of a column
+        self._end_id = model.tokenizer.id_of("<|im_end|>")
+        self._cache: TokenCache | None = None
+        self._identity = ""
+
+    @property
+    def sample_rate(self) -> int:
+        """Of the sound, in Hz."""
+        return self.codec.sample_rate
+
+    def remember(self, cache: TokenCache, identity: str) -> None:
+        """Look in `cache` before generating, and keep there what was; `identity` tells these weights from all others."""
+        self._cache, self._identity = cache, identity
+
+    def stream(
+        self,
+        request: SpeechRequest,
+        verifier: Verifier | None = None,
+        tell: Callable[[Said], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Generator[np.ndarray, None, None]:
+        """Yield the speech as it is made, float32 pieces (samples,), with pauses between segments and effects applied.
+
+        Closing the iterator stops the generation; so does `stop`, asked before each frame, from another thread, say:
+        Stopped is raised then. With `verifier` a segment is heard before any of it is given out. `tell` is called
+        after each segment. Raises UserError if there is nothing to say.
+        """
+        joiner, chain = Joiner(self.sample_rate), EffectChain(request.effects, self.sample_rate)
+        with closing(self._segments(request, verifier, tell, stop)) as segments:
+            for segment, pieces in segments:
+                with closing(pieces):
+                    for piece in pieces:
+                        yield from _some(chain.feed(joiner.feed(piece)))
+                part = segment.part
+                yield from _some(chain.feed(joiner.end_segment(part.text, segment.following, part.ending)))
+        yield from _some(chain.feed(joiner.finish()))
+        yield from _some(chain.finish())
 
     def segments(self, request: SpeechRequest) -> Iterator[np.ndarray]:
-        """Yield the waveform of each segment of the text, float32 (samples,)."""
-        for codes in self.codes(request):
-            if codes.size(1):
-                yield self.codec.decode(codes[None].to(self.codec.device))[0, 0].cpu().numpy()
+        """Yield the bare waveform of each segment that has any, float32 (samples,): no pauses, no effects."""
+        for _, pieces in self._segments(request):
+            found = list(pieces)
+            if found:
+                yield np.concatenate(found)
 
     def codes(self, request: SpeechRequest) -> Iterator[torch.Tensor]:
-        """Yield the codes (codebooks, frames) of each segment. Raises UserError if there is nothing to say."""
-        model, codebooks = self.model, self.model.config.num_codebooks
-        texts = split_text(request.text, request.chunk_length)
+        """Yield the codes (codebooks, frames) of each segment."""
+        for segment in self._prompts(request):
+            for _ in self._frames(segment, request):
+                pass
+            self._told(segment)
+            yield codes_of(segment.columns, self.model).clamp(max=self.codec.codebook_size - 1)
+
+    def _segments(
+        self,
+        request: SpeechRequest,
+        verifier: Verifier | None = None,
+        tell: Callable[[Said], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Generator[tuple[_Segment, Generator[np.ndarray, None, None]], None, None]:
+        """Yield each segment with its sound, all of which must be taken before the next is asked for."""
+        for segment in self._prompts(request):
+            if verifier is None:
+                yield segment, sound_of(self.codec, self._frames(segment, request, stop))
+                self._told(segment, tell)
+            else:
+                chosen = self._listen(segment, request, verifier, stop)
+                yield segment, (piece for piece in [chosen.attempt.waveform])
+                self._told(segment, tell, chosen)
+
+    def _prompts(self, request: SpeechRequest) -> Iterator[_Segment]:
+        """Yield each segment with its prompt; its columns must be there when the next is asked for, which goes on from it.
+
+        Raises UserError if there is nothing to say.
+        """
+        tokenizer, codebooks = self.model.tokenizer, self.model.config.num_codebooks
+        texts = split_segments(request.text, request.chunk_length)
         if not texts:
             raise UserError("there is nothing to say", "the text has no letters or digits", "give a text")
-        opening = [system_block(model.tokenizer, codebooks)]
-        opening += [reference_block(model.tokenizer, r.text, r.codes, codebooks) for r in request.references]
-        rng = torch.Generator(model.device).manual_seed(request.seed)
+        opening = [system_block(tokenizer, codebooks)]
+        opening += [reference_block(tokenizer, r.text, r.codes, codebooks) for r in request.references]
         history: list[np.ndarray] = []
-        for index, text in enumerate(texts):
-            history.append(request_block(model.tokenizer, text, codebooks))
+        for index, part in enumerate(texts):
+            history.append(request_block(tokenizer, request.marker + part.text, codebooks))
             prompt = np.concatenate([*opening, *self._context(opening, history)], axis=1)
-            columns = self._generate(prompt, text, request, rng)
-            codes = codes_of(columns, model)
-            log.info("segment %d/%d: %.1f s  %s", index + 1, len(texts), codes.size(1) / self.codec.frame_rate, text)
-            history.append(torch.stack(columns, dim=1).numpy())
-            yield codes.clamp(max=self.codec.codebook_size - 1)
+            limit = request.max_new_tokens
+            segment = _Segment(
+                index,
+                len(texts),
+                part,
+                texts[index + 1].text if index + 1 < len(texts) else None,
+                prompt,
+                segment_seed(request.seed, index),
+                longest_frames(part.text, self.codec.frame_rate) if limit is None else limit,
+                least_frames(part.text, self.codec.frame_rate),
+            )
+            yield segment
+            history.append(torch.stack(segment.columns, dim=1).numpy())
 
-    def _generate(
-        self, prompt: np.ndarray, text: str, request: SpeechRequest, rng: torch.Generator
-    ) -> list[torch.Tensor]:
-        limit, size = request.max_new_tokens, len(text.encode())
-        least = math.ceil(MIN_SECONDS_PER_BYTE * size * self.codec.frame_rate)
-        if limit is None:
-            limit = math.ceil((SPARE_SECONDS + MAX_SECONDS_PER_BYTE * size) * self.codec.frame_rate)
+    def _frames(
+        self, segment: _Segment, request: SpeechRequest, stop: Callable[[], bool] | None = None
+    ) -> Iterator[torch.Tensor]:
+        """Yield the codes (codebooks,) of each frame, from the cache if they are there, and note them in the segment."""
+        cache = self._cache
+        key = "" if cache is None else segment_key(self._identity, segment.prompt, request.sampling, segment.seed,
+                                                   segment.limit, segment.least)  # fmt: skip
+        known = None if cache is None else cache.get(key, self._sizes)
+        if known is not None:
+            segment.remembered = True
+            columns: Iterable[torch.Tensor] = torch.from_numpy(known).unbind(1)
+        else:
+            rng = torch.Generator(self.model.device).manual_seed(segment.seed)
+            columns = self._generate(segment, request.sampling, rng)
+        for column in columns:
+            if stop is not None and stop():
+                raise Stopped
+            segment.columns.append(column)
+            if column[0] != self._end_id:
+                yield column[1:]
+        if cache is not None and not segment.remembered:
+            cache.put(key, torch.stack(segment.columns, dim=1).numpy())
+
+    def _generate(self, segment: _Segment, sampling: SamplingConfig, rng: torch.Generator) -> Iterator[torch.Tensor]:
+        prompt = torch.from_numpy(segment.prompt)
         try:
-            prompt_tokens, sampling = torch.from_numpy(prompt), request.sampling
-            found = list(generate_columns(self.model, prompt_tokens, limit, sampling, rng, True, least))
+            yield from generate_columns(self.model, prompt, segment.limit, sampling, rng, True, segment.least)
         except ValueError as error:
             raise UserError(
                 "the prompt is too long for this model", str(error), "use a shorter reference or --chunk-length"
             ) from error
-        if found[-1][0] != self.model.tokenizer.id_of("<|im_end|>"):
+
+    def _listen(
+        self, segment: _Segment, request: SpeechRequest, verifier: Verifier, stop: Callable[[], bool] | None
+    ) -> Chosen:
+        """Speak a segment until the recogniser is content; the columns of the best attempt become the segment's."""
+        tries: list[_Segment] = []
+
+        def speak(number: int) -> Attempt:
+            seed = segment_seed(request.seed, segment.index, number)
+            attempt = replace(segment, seed=seed, columns=[], remembered=False)
+            tries.append(attempt)
+            pieces = list(sound_of(self.codec, self._frames(attempt, request, stop)))
+            sound = np.concatenate(pieces) if pieces else np.zeros(0, np.float32)
+            return Attempt(torch.stack(attempt.columns, dim=1).numpy(), sound, self.sample_rate, self._ended(attempt))
+
+        chosen = best_attempt(speak, verifier, segment.part.text)
+        segment.columns, segment.remembered = tries[chosen.number].columns, tries[chosen.number].remembered
+        return chosen
+
+    def _ended(self, segment: _Segment) -> bool:
+        return bool(segment.columns[-1][0] == self._end_id)
+
+    def _told(
+        self, segment: _Segment, tell: Callable[[Said], None] | None = None, chosen: Chosen | None = None
+    ) -> None:
+        """Count, log and tell how a segment came out."""
+        ended, text = self._ended(segment), segment.part.text
+        frames = len(segment.columns) - ended
+        seconds = frames / self.codec.frame_rate
+        source = " (from the cache)" if segment.remembered else ""
+        log.info("segment %d/%d: %.1f s%s  %s", segment.index + 1, segment.count, seconds, source, text)
+        if not ended:
             self.unfinished += 1
-            log.warning("the model did not end this segment by itself; it was cut after %d frames", len(found))
-        return found
+            log.warning("the model did not end this segment by itself; it was cut after %d frames", frames)
+        if tell is not None:
+            tried, verdict = (1, None) if chosen is None else (chosen.tried, chosen.verdict)
+            tell(Said(segment.index, segment.count, text, frames, seconds, ended, segment.remembered, tried, verdict))
 
     def _context(self, opening: list[np.ndarray], history: list[np.ndarray]) -> list[np.ndarray]:
         """The part of the history that fits: all of it, or the first turn and the newest ones, as released."""
@@ -112,33 +287,13 @@ class Speaker:
         return [*history[:2], *history[-count:]]
 
 
-def load_speaker(
-    folder: Path,
-    codec_path: Path,
-    codec_config: dict | None = None,
-    checkpoint: Path | None = None,
-    device: str = "cpu",
-    dtype: torch.dtype = torch.float32,
-) -> Speaker:
-    """Load a model folder and a codec; with `checkpoint`, its adapter is merged in memory, or its full weights taken.
+def segment_seed(seed: int, index: int, attempt: int = 0) -> int:
+    """The seed of a segment's random numbers; that of the first segment's first attempt is the request's."""
+    if index == attempt == 0:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed} {index} {attempt}".encode()).digest()[:8], "little") >> 1
 
-    Raises UserError for folders, weights or a checkpoint that do not fit.
-    """
-    if checkpoint is None:
-        model = load_dual_ar(folder, device=device, dtype=dtype)
-    else:
-        shape = adapter_shape(checkpoint)
-        if shape is None:
-            model = load_dual_ar(folder, device=device, dtype=dtype, weights=checkpoint)
-            return Speaker(model, load_codec(codec_path, codec_config, device=device))
-        if "lora_alpha" not in shape:
-            raise UserError(
-                f"{checkpoint} does not say its LoRA shape",
-                "only checkpoints of this toolkit can be spoken without merging",
-                "merge it first: python -m fish_speech.merge_lora --lora-config ... --lora-weight ... --output ...",
-            )
-        model = load_dual_ar(folder, dtype=dtype, lora=LoraConfig(**shape))
-        load_adapter(model, checkpoint)
-        merge_lora(model)
-        model.to(device)
-    return Speaker(model, load_codec(codec_path, codec_config, device=device))
+
+def _some(sound: np.ndarray) -> Iterator[np.ndarray]:
+    if len(sound):
+        yield sound

@@ -135,7 +135,8 @@ class SpokenSamples(Callback):
 
     def _say(self, trainer: L.Trainer, model: DualAR) -> list[Sample]:
         from ..evaluation.systems import read_prompts
-        from ..synthesis.speak import MAX_SECONDS_PER_BYTE, SPARE_SECONDS, SpeechRequest
+        from ..synthesis.length_limit import longest_seconds
+        from ..synthesis.speak import SpeechRequest
 
         speaker = self._ready(model)
         rate, samples = speaker.codec.frame_rate, []
@@ -145,8 +146,7 @@ class SpokenSamples(Callback):
                 if stop_asked(trainer):
                     break
                 size = len(text.encode())
-                seconds = min(self.max_seconds, SPARE_SECONDS + MAX_SECONDS_PER_BYTE * size)
-                frames = max(1, int(seconds * rate))
+                frames = max(1, int(min(self.max_seconds, longest_seconds(text)) * rate))
                 request = SpeechRequest(text, references, max_new_tokens=frames, chunk_length=size, seed=SEED + number)
                 with trainer.precision_plugin.forward_context():  # as in training; the codec stays in float32
                     codes = list(speaker.codes(request))

@@ -10,7 +10,8 @@ import torch
 
 from fish_speech.audio import read_audio
 from fish_speech.models import load_codec
-from fish_speech.synthesis.speak import SpeechRequest, load_speaker
+from fish_speech.synthesis.loading import load_speaker
+from fish_speech.synthesis.speak import SpeechRequest
 from fish_speech.versions import VERSIONS
 
 from ..conftest import REPO

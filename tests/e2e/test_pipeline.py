@@ -165,7 +165,7 @@ def test_a_recording_becomes_a_reference_voice(again):
     arguments = ("--create-reference", "recordings/anna/two.flac", "two.npy", *words, "--device", "cpu")
     said = run("cli_tts.py", *arguments, cwd=again).stdout
     codes = np.load(again / "two.npy")
-    assert said == f"two.npy: {codes.shape[1]} frames, {codes.shape[1] * 2048 / 44100:.1f} s\n"
+    assert said == f"two.npy: {codes.shape[1]} frames, {codes.shape[1] * 2048 / 44100:.1f} s: Two comes after one.\n"
     assert codes.shape[0] == 8 and abs(codes.shape[1] - 1.3 * 44100 / 2048) <= 1
     weights = torch.load(again / BASE / "model.pth", weights_only=True)
     louder = {name: 20 * tensor if name.startswith("layers") else tensor for name, tensor in weights.items()}

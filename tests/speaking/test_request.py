@@ -1,0 +1,84 @@
+"""cli_tts.py does one thing at a time, and refuses a flag that would do nothing."""
+
+import pytest
+
+import cli_tts
+from fish_speech.arguments import given_flags
+from fish_speech.errors import UserError
+from fish_speech.speaking import options as flags
+from fish_speech.speaking.request import check, task_of
+
+
+def parsed(*argv: str):
+    options = cli_tts.make_parser().parse_args(argv)
+    task = task_of(options)
+    check(task, options, given_flags(argv))
+    return task, options
+
+
+@pytest.mark.parametrize(
+    ("argv", "task"),
+    [
+        (("Hello.",), "speak"),
+        ((), "speak"),
+        (("Hello.", "--voice", "anna", "--voices-dir", "mine", "--stream", "-o", "a.wav"), "speak"),
+        (("--batch", "lines.jsonl", "-o", "out", "--overwrite", "--voices-dir", "mine", "--speed", "1.2"), "batch"),
+        (("--list-voices", "--voices-dir", "mine"), "list voices"),
+        (("--cache-info",), "cache info"),
+        (("--clear-cache",), "clear cache"),
+        (("--create-reference", "a.wav", "a.npy", "--asr", "pocketsphinx", "--overwrite"), "create reference"),
+        (("Hello.", "--verify", "--attempts", "2", "--asr", "pocketsphinx"), "speak"),
+    ],
+)
+def test_each_task_is_known_by_its_flag(argv, task):
+    assert parsed(*argv)[0] == task
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (("--list-voices", "--cache-info"), "--list-voices and --cache-info"),
+        (("--batch", "a.jsonl", "--clear-cache"), "--clear-cache and --batch"),
+        (("--list-voices", "--seed", "3"), "--seed has no effect"),
+        (("Hello.", "--list-voices"), "the text has no effect"),
+        (("--cache-info", "--voices-dir", "mine"), "--voices-dir has no effect"),
+        (("--create-reference", "a.wav", "a.npy", "--temperature", "0"), "--temperature has no effect"),
+        (("Hello.", "--batch", "a.jsonl"), "the text has no effect"),
+        (("--batch", "a.jsonl", "--play"), "--play has no effect"),
+        (("--batch", "a.jsonl", "--num-samples=2"), "--num-samples has no effect"),
+        (("Hello.", "--attempts", "2"), "--attempts has no effect"),
+        (("Hello.", "--whisper-model", "tiny"), "--whisper-model has no effect"),
+        (("Hello.", "--voices-dir", "mine"), "--voices-dir has no effect"),
+        (("Hello.", "--overwrite"), "--overwrite has no effect"),
+        (("Hello.", "--format", "raw"), "--format has no effect"),
+        (("Hello.", "--no-reference", "--voice", "anna"), "--no-reference has no effect"),
+        (("Hello.", "--no-reference", "--prompt-tokens", "a.npy"), "--no-reference has no effect"),
+    ],
+)
+def test_a_flag_without_effect_is_refused_by_its_name(argv, named):
+    with pytest.raises(UserError, match=named):
+        parsed(*argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "named"),
+    [
+        (("--temperature", "3"), "temperature is 3"),
+        (("--top-p", "0"), "top_p is 0"),
+        (("--repetition-penalty", "nan"), "repetition_penalty is nan"),
+        (("--speed", "3"), "speed"),
+        (("--speed", "nan"), "speed"),
+        (("--pitch", "40"), "pitch"),
+        (("--volume", "inf"), "volume"),
+        (("--emotion", "joyful"), "--emotion has no effect with version 1.5"),
+        (("--tone", "whispering", "--model-version", "minnow"), "--tone has no effect with version minnow"),
+        (("--quantize", "int8", "--precision", "bf16"), "--quantize int8 and --precision bf16"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(argv, named):
+    _, options = parsed("Hello.", *argv)
+    with pytest.raises(UserError, match=named):
+        flags.effects(options.speed, options.pitch, options.volume)
+        flags.sampling_config(options.temperature, options.top_p, options.repetition_penalty)
+        flags.marker_of(options)
+        flags.voice_settings(options)
