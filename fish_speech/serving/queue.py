@@ -186,14 +186,15 @@ class SpeechQueue:
         while (job := self._next()) is not None:
             started = time.monotonic()
             try:
-                _speak(speaker, job)
+                is_whole = _speak(speaker, job)
             except Exception as error:
-                if not job.is_stopped():
+                is_whole = not job.is_stopped()  # else the speaker only says that it was stopped
+                if is_whole:
                     _report(error)
                 job.end(error)
             spent = time.monotonic() - started
             self._typical_s += 0.2 * (spent - self._typical_s)
-            if job.is_stopped():
+            if not is_whole:
                 log.info("a client hung up after %.1f s; the rest is not spoken", spent)
             self._speaking = job = None
 
@@ -207,14 +208,14 @@ class SpeechQueue:
             return self._speaking
 
 
-def _speak(speaker: Speaker, job: Job) -> None:
-    """Generate, encode and hand over, piece by piece."""
+def _speak(speaker: Speaker, job: Job) -> bool:
+    """Generate, encode and hand over, piece by piece. Returns whether to the end, and not until the job was stopped."""
     encoder = _Closing(open_encoder(job.format, speaker.sample_rate))
     sound = speaker.stream(job.request, stop=job.is_stopped)
     with encoder, contextlib.closing(cast("Generator[np.ndarray, None, None]", sound)):
         for chunk in sound:
             if job.is_stopped():
-                return
+                return False
             if len(chunk):
                 job.seconds += len(chunk) / speaker.sample_rate
                 job.put(encoder.feed(chunk))
@@ -222,6 +223,7 @@ def _speak(speaker: Speaker, job: Job) -> None:
             raise ApiError(500, "the model said nothing; try another seed", "empty_speech")
         job.put(encoder.finish())
     job.end()
+    return True
 
 
 class _Closing:

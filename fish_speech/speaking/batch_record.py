@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -62,6 +63,7 @@ class BatchRecord:
 
     def __enter__(self) -> BatchRecord:
         try:
+            self._is_new = not self.folder.exists()
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(self.folder / LOCK, timeout=0)
             self._lock.acquire()
@@ -81,9 +83,15 @@ class BatchRecord:
 
     def __exit__(self, *error: object) -> None:
         self._file.close()
-        if self.path.stat().st_size == 0:  # nothing was made
-            self.path.unlink()
+        with suppress(OSError):
+            if self.path.stat().st_size == 0:  # nothing was made
+                self.path.unlink()
+                if self._is_new:
+                    (self.folder / LOCK).unlink()
         self._lock.release()
+        if self._is_new:
+            with suppress(OSError):  # it is not empty
+                self.folder.rmdir()
 
     def plan(self, lines: Iterable[BatchLine], voice_of: Callable[[BatchLine], Any]) -> BatchPlan:
         """Find which lines are done. Raises UserError for files in the way that no batch of this folder has made."""

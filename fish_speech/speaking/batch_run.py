@@ -15,7 +15,7 @@ from ..errors import DONE, FAILED, UserError
 from ..prepare.names import one_line
 from .batch_line import BatchLine
 from .batch_record import BatchPlan, BatchRecord
-from .sinks import FileSink
+from .file_sink import FileSink
 
 log = logging.getLogger(__name__)
 

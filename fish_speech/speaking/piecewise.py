@@ -12,7 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
-from .sinks import FileSink, Sink
+from .file_sink import FileSink
+from .sinks import Sink
 
 MIN_PIECE_S = 1.0  # a program takes a moment to start: pieces are not shorter, but for the last
 MAX_PIECE_S = 15.0  # without a pause for so long, the quietest place will do

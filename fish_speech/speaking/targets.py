@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import UserError
+from .file_sink import FileSink
 from .output_names import SUFFIXES
-from .sinks import FileSink, Sink, StreamSink
+from .sinks import Sink, StreamSink
 
 STDOUT = Path("-")
 FORMATS = ("wav", "flac", "raw")

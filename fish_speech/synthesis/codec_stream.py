@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -39,7 +39,7 @@ class ChunkDecoder:
         return np.concatenate([self._decode(piece)[0].cpu().numpy() for piece in pieces])
 
 
-def sound_of(codec: FireflyCodec, frames: Iterator[Tensor], beside: bool | None = None) -> Iterator[np.ndarray]:
+def sound_of(codec: FireflyCodec, frames: Iterator[Tensor], beside: bool | None = None) -> Generator[np.ndarray, None, None]:
     """Yield the sound (samples,) float32 of `frames` (codebooks,) int64, decoding each chunk while the next one comes.
 
     `frames` is advanced, and closed, in the caller's thread; errors of it and of decoding reach the caller. Closing

@@ -42,17 +42,18 @@ def row_projection(weight: Tensor) -> Project:
 
 
 def normalization(norm: RMSNorm) -> Project:
-    """How to apply `norm` to (tokens, width) with the fewest kernels: a third of the time for one row in float32."""
-    weight, eps, width = norm.weight, norm.eps, norm.weight.size(0)
-    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+    """How to apply `norm` to (tokens, width) of any float dtype, giving its weight's, with the fewest kernels."""
+    eps, width, dtype = norm.eps, norm.weight.size(0), norm.weight.dtype
+    if norm.weight.device.type != "cpu":
         return norm
-    zeros = torch.zeros(1, width)
+    weight, zeros = norm.weight.float(), torch.zeros(1, width)
 
     def apply(x: Tensor) -> Tensor:
         if x.size(0) != 1:
-            return norm(x)
-        length = torch.linalg.vector_norm(x).item()
-        return torch.addcmul(zeros, x, weight, value=1 / sqrt(length * length / width + eps))
+            return F.rms_norm(x.float(), (width,), weight, eps).to(dtype)
+        length = torch.linalg.vector_norm(x, dtype=torch.float32).item()
+        normed = torch.addcmul(zeros, x, weight, value=1 / sqrt(length * length / width + eps))
+        return normed if dtype == torch.float32 else normed.to(dtype)
 
     return apply
 
@@ -60,7 +61,8 @@ def normalization(norm: RMSNorm) -> Project:
 class FlatStack:
     """Blocks of equal shape with caches for up to `capacity` positions of one sequence; for inference mode only.
 
-    `prefill` starts a sequence, `step` adds a position to it. What they are given is overwritten.
+    `prefill` starts a sequence, `step` adds a position to it. What they are given may be overwritten. Sums of layers
+    are kept in float32, whatever the weights are.
     """
 
     def __init__(self, blocks: Sequence[Block], rope: RotaryTable, capacity: int):
@@ -81,7 +83,7 @@ class FlatStack:
         """Run the first positions (tokens, dim) of a new sequence -> what the last of them gives, (1, dim)."""
         tokens = x.size(0)
         self._make_room(tokens, keep=0)
-        cos, sin = self._rope.first(tokens, x.device)
+        x, (cos, sin) = x.float(), self._rope.first(tokens, x.device)
         last = len(self._layers) - 1
         for index, (layer, store) in enumerate(zip(self._layers, self._store, strict=True)):
             widths = [self.heads + self.kv_heads, self.kv_heads]
@@ -96,7 +98,7 @@ class FlatStack:
             out = F.scaled_dot_product_attention(queries, keys, values, is_causal=x.size(0) > 1, enable_gqa=grouped)
             x = layer.finish(x, out[0].transpose(0, 1).reshape(x.size(0), -1))
         self.length = tokens
-        return x
+        return x.to(self.dtype)
 
     def step(self, x: Tensor) -> Tensor:
         """Run the next position (1, dim) -> (1, dim)."""
@@ -106,9 +108,9 @@ class FlatStack:
         angles = torch.complex(cos, sin)  # (1, head_dim // 2)
         new_rows = self._store[:, :, :, position].unbind(0)
         seen = self._store[:, :, :, None, :end].flatten(0, 1).unbind(0)  # keys, values of layer 0, of layer 1, ...
-        x = self._run(x, angles, new_rows, seen)
+        x = self._run(x.float(), angles, new_rows, seen)
         self.length = end
-        return x
+        return x.to(self.dtype)
 
     def _run(self, x: Tensor, angles: Tensor, new_rows: Sequence[Tensor], seen: Sequence[Tensor]) -> Tensor:
         buffer, turned, new, queries = self._buffer, self._turned, self._new, self._queries

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import warnings
 
 import pytest
@@ -24,6 +27,8 @@ from fish_speech.models.int8_kernels import (
     saturates,
     works,
 )
+
+from ..conftest import REPO
 
 HERE = [kernel for kernel in KERNELS if works(kernel)]
 
@@ -169,6 +174,20 @@ def test_the_first_kernel_that_computes_rightly_is_taken():
 def test_without_fbgemm_a_kernel_that_stays_in_torch_is_taken(monkeypatch):
     monkeypatch.setattr(DynamicKernel, "__init__", lambda self, values, scales: torch.ops.quantized.gone)
     assert best_kernel.__wrapped__(KERNELS) in (OneDnnKernel, WeightOnlyKernel)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("instructions", ["AVX2", "AVX2_VNNI", "AVX512_CORE"])
+def test_on_older_processors_the_choice_still_computes_rightly(instructions):
+    """oneDNN can be told to play an older processor; on AVX2 alone its sums overflow, with an error of 0.99."""
+    code = (
+        "from fish_speech.models.int8_kernels import *; from fish_speech.models.int8_kernels import _error, _extreme\n"
+        "kernel = best_kernel((OneDnnKernel, WeightOnlyKernel)); print(kernel.name, _error(kernel, *_extreme()))"
+    )
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) < 0.02
 
 
 def test_packing_leaves_torchs_engine_as_it_was_and_warns_nobody():

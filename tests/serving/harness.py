@@ -118,6 +118,6 @@ def serving(
     finally:
         served.client.close()
         server.should_exit = True
-        thread.join(30)
+        thread.join(60)
         queue.join(10)
         assert not thread.is_alive()

@@ -235,6 +235,16 @@ def test_a_second_batch_in_the_same_folder_waits_for_nobody_and_is_refused(tmp_p
     assert not (tmp_path / "batch.jsonl").exists()
 
 
+def test_a_folder_made_for_nothing_is_taken_away_again(tmp_path):
+    with pytest.raises(UserError, match="no model"), BatchRecord(tmp_path / "new/out"):
+        raise UserError("no model", "none", "none")
+    assert [path.name for path in tmp_path.rglob("*")] == ["new"]
+    run(tmp_path / "new/out", batch_of("One."), Voice())
+    with BatchRecord(tmp_path / "new/out"):
+        pass
+    assert {path.name for path in (tmp_path / "new/out").iterdir()} == {"0001.wav", "batch.jsonl", ".batch.lock"}
+
+
 @pytest.mark.parametrize("garbage", [b'{"output": "0002.wav", "inp', b"\xff\xfe\n[1]\nnull\n{}\n" + b"[" * 5000])
 def test_a_record_that_is_torn_or_spoilt_is_used_as_far_as_it_goes(tmp_path, garbage):
     run(tmp_path, batch_of("One."), Voice())

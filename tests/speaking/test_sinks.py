@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from fish_speech.errors import UserError
+from fish_speech.speaking.file_sink import FileSink
 from fish_speech.speaking.sinks import (
-    FileSink,
     PlayerFailed,
     Sink,
     SinkClosed,
@@ -133,7 +133,7 @@ def test_a_disk_that_takes_no_more_is_an_error_with_its_number_and_leaves_nothin
         import resource, signal, sys
         from pathlib import Path
         import numpy as np, soundfile
-        from fish_speech.speaking.sinks import FileSink
+        from fish_speech.speaking.file_sink import FileSink
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), -1))
         try:

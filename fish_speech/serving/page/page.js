@@ -78,6 +78,7 @@ function settings() {
 
 function problem(asked) {
   const length = countCharacters();
+  if (!/^[!-~]*$/.test($("key").value.trim())) return ["key", "The API key has letters that no key has."];
   if (!asked.input.trim()) return ["input", "There is nothing to say: type a text."];
   if (length > mostCharacters) return ["input", `The text has ${length} characters; at most ${mostCharacters} are spoken at once.`];
   for (const name of ["seed", ...NUMBERS]) {
