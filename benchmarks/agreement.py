@@ -23,7 +23,7 @@ from fish_speech.errors import UserError
 from fish_speech.models import DualAR, load_codec, load_dual_ar
 from fish_speech.models.quantize import CompactLinear, quantize_int8
 from fish_speech.synthesis.engine import engine_for
-from fish_speech.synthesis.generate import generate_columns
+from fish_speech.synthesis.generation import generate_columns
 from fish_speech.synthesis.sampling import SamplingConfig, token_probabilities
 from fish_speech.text import request_block, system_block
 

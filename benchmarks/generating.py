@@ -16,7 +16,7 @@ from fish_speech.models import DualAR
 from fish_speech.models.int8_kernels import best_kernel
 from fish_speech.models.loading import load_dual_ar
 from fish_speech.synthesis.codec_stream import sound_of
-from fish_speech.synthesis.generate import generate_columns
+from fish_speech.synthesis.generation import generate_columns
 from fish_speech.synthesis.sampling import SamplingConfig
 
 from . import released, sizes

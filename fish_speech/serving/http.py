@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import struct
 import sys
@@ -103,7 +104,7 @@ class SpeechServer(uvicorn.Server):
                 proxy_headers=False,
                 limit_concurrency=_MOST_CONNECTIONS,
                 timeout_keep_alive=5,
-                timeout_graceful_shutdown=queue.limits.grace_s,
+                timeout_graceful_shutdown=math.ceil(queue.limits.grace_s) + 5,  # by then all is cut
                 h11_max_incomplete_event_size=_MOST_HEADERS,
             )
         )
@@ -114,7 +115,9 @@ class SpeechServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._queue.close()
+        patience = asyncio.get_running_loop().call_later(self._queue.limits.grace_s, self._queue.cut)
         await super().shutdown(sockets)
+        patience.cancel()
 
 
 def serve(app: FastAPI, queue: SpeechQueue, taken: socket.socket) -> None:

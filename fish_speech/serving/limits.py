@@ -16,7 +16,7 @@ class Limits:
     body_s: float = 30.0  # for its body
     stall_s: float = 60.0  # for a client to take the next piece of sound (a player that is paused takes none)
     unread_bytes: int = 64 << 20  # of one answer; beyond, speaking waits for its reader
-    grace_s: int = 30  # for the sentence being spoken when the server is told to stop
+    grace_s: float = 30.0  # for the sentence being spoken when the server is told to stop
 
     @property
     def body_bytes(self) -> int:

@@ -44,6 +44,7 @@ class Job:
         self._pieces: deque[bytes] = deque()
         self._unread, self._most_unread = 0, unread_bytes
         self._stopped = False
+        self._why: Exception = HungUp()  # what the reader is told once it is stopped
         self._over: BaseException | None = None  # StopAsyncIteration: all is said
 
     def is_stopped(self) -> bool:
@@ -66,10 +67,10 @@ class Job:
             self._over = self._over or error or StopAsyncIteration()
         self._wake()
 
-    def stop(self) -> None:
-        """Let the answer go: its bytes are dropped, and speaking ends."""
+    def stop(self, why: Exception | None = None) -> None:
+        """Let the answer go: its bytes are dropped, and speaking ends. The reader, if it is there, gets `why`, or HungUp."""
         with self._room:
-            self._stopped = True
+            self._stopped, self._why = True, why or self._why
             self._pieces.clear()
             self._room.notify_all()
         self._arrived.set()
@@ -78,7 +79,7 @@ class Job:
         """The next bytes; empty at the end. Raises what went wrong, after the bytes before it, and HungUp after stop()."""
         while True:
             if self._stopped:
-                raise HungUp
+                raise self._why
             with self._room:
                 if self._pieces:
                     data = self._pieces.popleft()
@@ -130,8 +131,10 @@ class SpeechQueue:
     def check_ready(self) -> None:
         """Raise ApiError if nothing can be spoken now."""
         if self.state != READY:
-            what = {LOADING: "the model is being loaded", CLOSING: "the server is shutting down"}
-            raise ApiError(503, what.get(self.state, "the model could not be loaded"), self.state, None, _after(5))
+            if self.state == CLOSING:
+                raise _ending()
+            what = "the model is being loaded" if self.state == LOADING else "the model could not be loaded"
+            raise ApiError(503, what, self.state, None, _after(5))
 
     def submit(self, request: SpeechRequest, format_name: str) -> Job:
         """Queue a request, in the event loop; `release` its job when done. Raises ApiError if there is no room (429)."""
@@ -162,7 +165,12 @@ class SpeechQueue:
             turned_away, self._waiting = list(self._waiting), deque()
             self._changed.notify()
         for job in turned_away:
-            job.end(ApiError(503, "the server is shutting down", CLOSING, None, _after(5)))
+            job.end(_ending())
+
+    def cut(self) -> None:
+        """Stop the request being spoken, too, and what is not fetched yet. Called in the event loop."""
+        for job in list(self._open):
+            job.stop(_ending())
 
     def join(self, timeout_s: float) -> None:
         """Stop what is left and wait for the thread, which ends within a frame; while it loads, it is left alone."""
@@ -251,6 +259,10 @@ def _report(error: Exception) -> None:
         log.warning("not spoken: %s", str(error).replace("\n", " "))
     else:
         log.error("speaking failed", exc_info=error)
+
+
+def _ending() -> ApiError:
+    return ApiError(503, "the server is shutting down", CLOSING, None, _after(5))
 
 
 def _after(seconds: float) -> dict[str, str]:

@@ -121,7 +121,9 @@ def tokens_identity(settings: VoiceSettings, folder: Path) -> str:
     weights = [weights_path(folder), folder / CONFIG_FILE, folder / TOKENIZER_FILE]
     known = weights_identity([*weights, *([settings.checkpoint] if settings.checkpoint else [])])
     name = torch.cuda.get_device_name() if device.device == "cuda" else ""  # kernels differ from GPU to GPU
-    return f"{__version__} {known} {device.device} {name} {device.precision} {settings.quantize} torch {torch.__version__}"
+    return (
+        f"{__version__} {known} {device.device} {name} {device.precision} {settings.quantize} torch {torch.__version__}"
+    )
 
 
 def voice_identity(settings: VoiceSettings, folder: Path) -> str:

@@ -90,7 +90,9 @@ def read_references(files: ReferenceFiles, speaker: Speaker) -> list[Reference]:
     from ..synthesis.voices import Reference, encode_reference, read_codes
 
     config = speaker.model.config
-    found = [Reference(text, read_codes(path, config.num_codebooks, config.codebook_size)) for path, text in files.codes]
+    found = [
+        Reference(text, read_codes(path, config.num_codebooks, config.codebook_size)) for path, text in files.codes
+    ]
     if files.audio:
         path, text = files.audio
         found.append(Reference(text, encode_reference(speaker.codec, path)))

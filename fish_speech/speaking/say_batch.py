@@ -66,7 +66,9 @@ def say_batch(options: argparse.Namespace) -> int:
             return bool(plan.complaints)
         voice = load_voice(settings, flags.cache_opener(options))
         lines = _Lines(options, voice, files_of, marker, verifier)
-        result = run_batch(batch, lines.speak, record, plan, voice_of, voice.speaker.sample_rate, lines.complaint, _tell)
+        result = run_batch(
+            batch, lines.speak, record, plan, voice_of, voice.speaker.sample_rate, lines.complaint, _tell
+        )
     log.info("%s", result)
     for first in result.first:
         log.error("%s", first)

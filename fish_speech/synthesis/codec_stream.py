@@ -39,7 +39,9 @@ class ChunkDecoder:
         return np.concatenate([self._decode(piece)[0].cpu().numpy() for piece in pieces])
 
 
-def sound_of(codec: FireflyCodec, frames: Iterator[Tensor], beside: bool | None = None) -> Generator[np.ndarray, None, None]:
+def sound_of(
+    codec: FireflyCodec, frames: Iterator[Tensor], beside: bool | None = None
+) -> Generator[np.ndarray, None, None]:
     """Yield the sound (samples,) float32 of `frames` (codebooks,) int64, decoding each chunk while the next one comes.
 
     `frames` is advanced, and closed, in the caller's thread; errors of it and of decoding reach the caller. Closing

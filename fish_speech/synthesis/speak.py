@@ -24,7 +24,7 @@ from .attempts import Attempt, Chosen, best_attempt
 from .cache_key import segment_key
 from .codec_stream import sound_of
 from .effects import EffectChain, Effects
-from .generate import codes_of, generate_columns
+from .generation import codes_of, generate_columns
 from .joining import Joiner
 from .length_limit import least_frames, longest_frames
 from .sampling import SamplingConfig

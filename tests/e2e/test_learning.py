@@ -11,7 +11,7 @@ import torch
 
 from fish_speech.checkpoint import newest_of, read_state_dict
 from fish_speech.models import load_dual_ar
-from fish_speech.synthesis.generate import generate
+from fish_speech.synthesis.generation import generate
 from fish_speech.text import speech_prompt
 
 from ..conftest import write_model_folder

@@ -16,7 +16,7 @@ from fish_speech.models import LoraConfig, install_lora, load_dual_ar
 from fish_speech.models import quantize as quantize_module
 from fish_speech.models.int8_kernels import KERNELS, best_kernel, works
 from fish_speech.models.quantize import CompactEmbedding, CompactLinear, Int8Linear, quantize_int8
-from fish_speech.synthesis.generate import generate
+from fish_speech.synthesis.generation import generate
 
 from ..conftest import REPO, write_model_folder
 

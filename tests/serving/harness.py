@@ -43,7 +43,8 @@ class GatedSpeaker:
         self.ended: list[str] = []  # how each ended
 
     def let(self, frames: int) -> None:
-        self.gate.release(frames)
+        for _ in range(frames):
+            self.gate.release()
 
     def stream(self, request: Any, stop: Callable[[], bool]) -> Iterator[np.ndarray]:
         self.texts.append(request.text)

@@ -230,6 +230,19 @@ def test_an_ending_server_finishes_the_sentence_and_turns_away_those_who_wait(ga
     assert speaker.texts == ["first"]
 
 
+def test_an_ending_server_waits_for_a_sentence_only_so_long(tmp_path, caplog):
+    speaker = GatedSpeaker()
+    with serving(lambda: speaker, VoiceShelf(tmp_path), Limits(grace_s=0.5)) as served:
+        speaker.let(2)
+        begun = Later(served).say("abcdef")
+        until(lambda: speaker.frames == [2])
+        served.server.should_exit = True
+        with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+            begun.result(30)
+        until(lambda: speaker.ended == ["stopped"])
+    assert "Traceback" not in caplog.text
+
+
 def test_a_job_hands_over_all_bytes_in_order_and_then_its_error():
     async def drain() -> bytes:
         job = Job(None, "pcm", 1000)  # type: ignore[arg-type]  # its request is not looked at

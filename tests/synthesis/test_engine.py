@@ -11,7 +11,7 @@ from fish_speech.models.quantize import quantize_int8
 from fish_speech.synthesis import flat_layers
 from fish_speech.synthesis.engine import FlatEngine, PlainEngine, engine_for
 from fish_speech.synthesis.flat_layers import normalization
-from fish_speech.synthesis.generate import generate_columns
+from fish_speech.synthesis.generation import generate_columns
 from fish_speech.synthesis.sampling import SamplingConfig
 
 BASE = {
@@ -90,7 +90,7 @@ def test_flat_decoding_equals_the_models_own_steps(shape, text, frames):
 
 def greedy(engine_class, model, prompt, monkeypatch, count=24, **more) -> torch.Tensor:
     with monkeypatch.context() as patch:
-        patch.setattr("fish_speech.synthesis.generate.engine_for", engine_class)
+        patch.setattr("fish_speech.synthesis.generation.engine_for", engine_class)
         return torch.stack(list(generate_columns(model, prompt, count, SamplingConfig(0, 1, 1), **more)))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fish_speech.synthesis.generate import generate, generate_columns
+from fish_speech.synthesis.generation import generate, generate_columns
 from fish_speech.synthesis.sampling import SamplingConfig, token_probabilities
 from fish_speech.text import Tokenizer, reference_block, request_block, split_text, system_block
 

@@ -179,5 +179,3 @@ def test_nothing_to_say_and_a_prompt_without_room_are_told(speaker):
     long = Reference("Long.", np.ones((6, speaker.model.config.max_seq_len), np.int64))
     with pytest.raises(UserError, match="too long for this model"):
         list(speaker.stream(replace(TWO, references=(long,))))
-
-
