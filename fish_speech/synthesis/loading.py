@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ..device import probe_hardware
 from ..errors import UserError
 from ..models import DualAR, LoraConfig, adapter_shape, load_adapter, load_codec, load_dual_ar, merge_lora
 from ..models.quantize import check_int8, quantize_int8
@@ -23,10 +24,17 @@ def load_speaker(
 ) -> Speaker:
     """Load a model folder and a codec; with `checkpoint`, its adapter is merged in memory, or its full weights taken.
 
+    Where less than float32 is asked for, the codec's head computes in bfloat16 too, on CPUs that have it.
     Raises UserError for folders, weights or a checkpoint that do not fit, and where `int8` weights have no kernels.
     """
     model = _load_model(folder, checkpoint, device, dtype, int8)
-    return Speaker(model, load_codec(codec_path, codec_config, device=device))
+    codec = load_codec(codec_path, codec_config, device=device)
+    if device == "cpu" and (int8 or dtype == torch.bfloat16) and probe_hardware().cpu_bf16:
+        codec.head_dtype = (
+            torch.bfloat16
+        )  # speed was asked for: a third of the time, 46 dB below ten recordings (minnow)
+    codec.piece_decoder()  # prepares its weights now, not while the first sound is waited for
+    return Speaker(model, codec)
 
 
 def _load_model(folder: Path, checkpoint: Path | None, device: str, dtype: torch.dtype, int8: bool) -> DualAR:
