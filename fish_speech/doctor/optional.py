@@ -32,6 +32,8 @@ PARTS = (
     Part("pocketsphinx", "pocketsphinx", "English transcripts without any download, and word error rates", "eval"),
     Part("jiwer", "jiwer", "word and character error rates", "eval"),
     Part("speechmos", "speechmos", "estimated sound quality (DNSMOS)", "eval"),
+    Part("fastapi", "fastapi", "the server, python -m fish_speech.serve", "serve"),
+    Part("uvicorn", "uvicorn", "the server, python -m fish_speech.serve", "serve"),
     Part("ray", "ray", "preparing and extracting on several machines, --runner ray", "ray"),
 )
 
