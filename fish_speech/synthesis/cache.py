@@ -124,6 +124,7 @@ class TokenCache:
         size = on_disk(len(data))
         if size > min(self.limit, LARGEST_ENTRY):
             return
+        why = ""
         for _ in range(_PUT_ATTEMPTS):
             try:
                 self._claim()
@@ -131,13 +132,14 @@ class TokenCache:
                 write_beside(path, data)
                 self._count(size)
                 return
-            except FileNotFoundError:  # another process is clearing
-                continue
+            except FileNotFoundError as error:  # another process is clearing, or no folder can be made there
+                why = error.strerror or str(error)
             except (OSError, NotImplementedError) as error:  # the latter: no locks there
                 # Windows does not replace a file that another process reads just now: then it is there already.
                 if not (isinstance(error, PermissionError) and path.is_file()):
                     self._warn(getattr(error, "strerror", None) or str(error))
                 return
+        self._warn(why)
 
     def info(self) -> CacheInfo:
         """Count what is kept; lists the whole folder."""

@@ -1,5 +1,6 @@
 """The token cache: keys that tell all that matters, entries that are whole or missing, a folder that many may use."""
 
+import errno
 import hashlib
 import io
 import logging
@@ -338,6 +339,18 @@ def test_a_place_that_cannot_be_written_costs_one_warning(tmp_path, caplog):
             cache.put(KEY, COLUMNS)
             assert cache.get(KEY) is None
     assert len(caplog.records) == 1 and "keeps nothing" in caplog.text
+
+
+def test_a_place_where_no_folder_can_be_made_costs_one_warning(tmp_path, caplog, monkeypatch):
+    def as_in_proc(*given, **options):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(Path, "mkdir", as_in_proc)
+    cache = TokenCache(tmp_path / "gone" / "tokens", ROOM)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            cache.put(KEY, COLUMNS)
+    assert len(caplog.records) == 1 and "keeps nothing: No such file" in caplog.text
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of file sizes")
