@@ -23,6 +23,7 @@ from .piecewise import PieceSink
 from .sinks import PlayerFailed, Sink, SinkClosed, StreamSink
 
 _FFPLAY = ("ffplay", "-nodisp", "-autoexit", "-loglevel", "error")
+_NO_DEVICE = "audio open failed"  # ffplay's words
 _WINSOUND = "import sys, winsound; winsound.PlaySound(sys.argv[1], winsound.SND_FILENAME)"
 
 
@@ -107,15 +108,18 @@ class _Running:
             self._said.close()
             raise PlayerFailed(f"{self._name} does not start: {error.strerror or error}") from None
 
-    def wait(self) -> None:
-        """Wait for its end. Raises PlayerFailed if that is not the end of the sound."""
+    def wait(self, is_early: bool = False) -> None:
+        """Wait for its end. Raises PlayerFailed if that is not the end of the sound.
+
+        `is_early`: it ended before it had all. If it says something then, it was not closed by a person, whatever its
+        exit code is: ffplay's is 0 without a sound device.
+        """
         code = self.process.wait()
-        if code == DONE:
-            self._said.close()
-            return
         self._said.seek(max(0, self._said.seek(0, os.SEEK_END) - 400))  # its last words say most
         said = one_line(self._said.read().decode("utf-8", "replace").strip())
         self._said.close()
+        if code == DONE and not (said and (is_early or _NO_DEVICE in said)):
+            return
         how = f"was ended by signal {-code}" if code < 0 else f"failed with exit code {code}"
         raise PlayerFailed(f"{self._name} {how}{f': {said}' if said else ''}")
 
@@ -163,7 +167,7 @@ class _StreamPlayer(Sink):
 
     def _closed(self) -> None:
         """It takes no more: a person closed it, which is no mistake, or it failed, which it says by its exit code."""
-        self._running.wait()
+        self._running.wait(is_early=True)
         raise SinkClosed(DONE)
 
 
@@ -172,4 +176,6 @@ def _first_installed(known: list[Player]) -> Player:
         if shutil.which(player.command[0]):
             return player
     names = ", ".join(dict.fromkeys(player.name for player in known))
-    raise UserError("there is no player for --play", f"looked for {names}", "install one (ffplay, say), or drop --play")
+    raise UserError(
+        "there is no player", f"looked for {names}", "install one (ffplay, say), or write a file: -o FILE.wav"
+    )

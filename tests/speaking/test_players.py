@@ -31,6 +31,9 @@ number = len(list(folder.glob("*.json")))
 if mode == "fails":
     print("no such device\\x1b[31m", file=sys.stderr)
     sys.exit(3)
+if mode == "deaf":
+    print("No more combinations to try, audio open failed", file=sys.stderr)
+    sys.exit(0)
 if mode == "closed":
     sys.stdin.buffer.read(100)
     sys.exit(0)
@@ -146,6 +149,16 @@ def test_a_player_that_fails_is_told_of_with_its_words(room, tmp_path):
         play_file(find_player(".wav", "linux"), tmp_path / "a.wav")
     with pytest.raises(PlayerFailed, match=r"play failed with exit code 3: no such device"):
         play(find_stream_player("linux"), np.tile(SOUND, 20))
+
+
+@pytest.mark.parametrize("program", ["ffplay", "pacat", "pw-play"])
+def test_a_player_without_a_sound_device_has_failed_although_it_says_0(room, tmp_path, program):
+    room.install(program, mode="deaf")
+    with pytest.raises(PlayerFailed, match="audio open failed"):
+        play(find_stream_player("linux"), np.tile(SOUND, 50))
+    if program != "pacat":
+        with pytest.raises(PlayerFailed, match="audio open failed"):
+            play_file(find_player(".wav", "linux"), tmp_path / "a.wav")
 
 
 def test_a_player_that_is_closed_ends_the_sound_without_a_complaint(room):
