@@ -59,6 +59,7 @@ def output_target(output: Path, form: str | None = None) -> Target:
         fix = output.with_suffix(f".{form or 'wav'}") if output.name else "speech.wav"
         why = "output is a WAV or FLAC file" if form is None else f"--format {form} and the suffix do not agree"
         raise UserError(f"cannot write {output}", why, f"use -o {fix}")
+    _check_folder(output)
     return Target(output, is_stream=False)
 
 
@@ -76,6 +77,17 @@ def _stream(output: Path, form: str | None) -> Target:
         raise UserError("FLAC cannot be streamed", "its header needs the end", "use --format wav, or -o FILE.flac")
     raw = form == "raw" or (form is None and output.suffix.lower() in (".raw", ".pcm"))
     return Target(output, is_stream=True, raw=raw)
+
+
+def _check_folder(output: Path) -> None:
+    """Raise UserError where the folder of `output` cannot be made or written to, as far as the system tells before."""
+    there = next((folder for folder in output.parents if folder.exists()), None)
+    if there is None:
+        return
+    if not there.is_dir():
+        raise UserError(f"cannot write {output}", f"{there} is no folder", "choose another -o")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {output}", f"you may not write in {there}", "choose another -o")
 
 
 def _is_terminal(path: Path) -> bool:
