@@ -10,12 +10,14 @@ Exit code: 0 done; 1 something was not said, or not well (--verify); 2 wrong req
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from fish_speech import arguments as flags
-from fish_speech.errors import run
+from fish_speech.device import allow_mps_fallback
+from fish_speech.errors import run, terminate_like_interrupt
 from fish_speech.log import setup
 from fish_speech.prepare import flags as prepare_flags
 from fish_speech.speaking import options as speaking_flags
@@ -80,8 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     options = make_parser().parse_args(argv)
     setup()
+    print_anything()
     task = task_of(options)
     check(task, options, flags.given_flags(argv))
+    allow_mps_fallback(options.device, options.force_mps)
+    terminate_like_interrupt()
     from fish_speech.speaking import tasks
     from fish_speech.speaking.say import say
     from fish_speech.speaking.say_batch import say_batch
@@ -95,6 +100,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if task == "create reference":
         return tasks.create_reference(options)
     return say_batch(options) if task == "batch" else say(options)
+
+
+def print_anything() -> None:
+    """Let names and words that the terminal's encoding lacks be printed as \\u....: they must not end a run."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,15 @@ def verifier_of(options: argparse.Namespace) -> Verifier | None:
                          markers=VERSIONS[options.model_version].markers)  # fmt: skip
 
 
+def check_recogniser(options: argparse.Namespace) -> None:
+    """Raise UserError for a recogniser that is not there, without loading the one that is."""
+    if options.verify:
+        from ..recognition import choose_asr
+        from ..synthesis.verify import ENGLISH
+
+        choose_asr(options.asr or "auto", options.whisper_model, options.language or ENGLISH)
+
+
 def complaint_about(said: Iterable[Said]) -> str | None:
     """What no attempt got right, segment by segment, in a phrase; None if there is nothing."""
     wrong = [part for part in said if part.verdict is not None and not part.verdict.passed]

@@ -50,8 +50,11 @@ class LoadedVoice:
 
 
 def model_folder(settings: VoiceSettings) -> Path:
-    """The model folder: the one named, or the version's, downloaded if needed."""
+    """The model folder: the one named, or the version's, downloaded if needed. Raises UserError where there is none."""
     if settings.model_path:
+        if not settings.model_path.is_dir():
+            raise UserError(f"there is no model folder {settings.model_path}", "it does not exist, or is a file",
+                            "check the path of --model-path")  # fmt: skip
         return settings.model_path
     from ..hub import ensure_version
 

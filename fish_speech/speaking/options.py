@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ..synthesis.cache import TokenCache
     from ..synthesis.effects import Effects
     from ..synthesis.sampling import SamplingConfig
+
+log = logging.getLogger(__name__)
 
 
 def add_model(group: argparse._ActionsContainer) -> None:
@@ -149,6 +152,16 @@ def marker_of(options: argparse.Namespace) -> str:
     asked = {kind: getattr(options, kind) for kind in MARKERS}
     check_markers(options.model_version, VERSIONS[options.model_version].markers, asked)
     return "".join(with_marker("", kind, name) for kind, name in asked.items() if name is not None)
+
+
+def warn_of_markers(text: str, model_version: str) -> bool:
+    """Warn if `text` has markers in it that the version does not obey; return whether it has."""
+    from ..text.markers import markers_in
+
+    unknown = [] if VERSIONS[model_version].markers else markers_in(text)
+    if unknown:
+        log.warning("version %s knows no markers: (%s) will be read aloud", model_version, unknown[0])
+    return bool(unknown)
 
 
 def add_cache(group: argparse._ActionsContainer) -> None:

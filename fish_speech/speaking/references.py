@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from ..prepare.plain_text import has_words
 
 if TYPE_CHECKING:
     from ..synthesis.speak import Speaker
@@ -34,7 +35,7 @@ class ReferenceChoice:
     @property
     def is_named(self) -> bool:
         """Whether a reference is named."""
-        return bool(self.prompt_tokens or self.tokens_file or self.audio or self.voice)
+        return bool(self.prompt_tokens or self.tokens_file or self.audio or self.voice is not None)
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,11 @@ class ReferenceFiles:
         return [part for path, text in pairs for part in (sha256(path), text)]
 
 
-def find_references(choice: ReferenceChoice, folder: Path) -> ReferenceFiles:
-    """Find files and words of the references, without loading a model; what is missing is an error, never another voice."""
+def find_references(choice: ReferenceChoice, folder: Path | None = None) -> ReferenceFiles:
+    """Find files and words of the references, without loading a model; what is missing is an error, never another voice.
+
+    The model's `folder` is asked only where no reference is named.
+    """
     if choice.voice is not None:
         if choice.prompt_tokens or choice.prompt_text or choice.tokens_file or choice.audio:
             raise UserError(
@@ -71,6 +75,8 @@ def find_references(choice: ReferenceChoice, folder: Path) -> ReferenceFiles:
     texts = [*choice.prompt_text, *(_words_beside(path) for path in choice.prompt_tokens[len(choice.prompt_text) :])]
     words = [text for text in texts if text is not None]
     count = len(choice.prompt_tokens) + (choice.audio is not None)
+    if not all(map(has_words, words)):
+        raise UserError("a reference has no words", "its text has no letters or digits", "give the words spoken in it")
     if len(words) != count:
         raise UserError(
             f"{count} references and {len(words)} texts are given",
@@ -116,9 +122,9 @@ def _listed(file: Path | None) -> Sequence[tuple[Path, str]]:
     return read_reference_list(file)
 
 
-def _own_reference(choice: ReferenceChoice, folder: Path) -> PackedReference | None:
+def _own_reference(choice: ReferenceChoice, folder: Path | None) -> PackedReference | None:
     """The reference that the model folder brings along; None if it has none or speaks without."""
-    if not choice.own:
+    if not choice.own or folder is None:
         return None
     from ..synthesis.voices import packed_reference
 
@@ -136,7 +142,10 @@ def _words_beside(codes: Path) -> str | None:
     beside = codes.with_suffix(".txt")
     if not beside.is_file():
         return None
+    from ..datasets.sources import UnusableClip
+    from ..synthesis.voice_library import words_beside
+
     try:
-        return beside.read_text(encoding="utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        return words_beside(codes)
+    except UnusableClip as error:
         raise UserError(f"cannot read {beside}", str(error), "save it as UTF-8 text, or give --prompt-text") from None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Collection
+from pathlib import Path
 from typing import Literal
 
 from ..errors import UserError
+from .batch_line import MAX_SEED
+from .output_names import SUFFIXES
 
 Task = Literal["list voices", "cache info", "clear cache", "create reference", "batch", "speak"]
 
@@ -44,14 +47,18 @@ def task_of(options: argparse.Namespace) -> Task:
     return asked[0][0] if asked else "speak"
 
 
-def check(task: Task, options: argparse.Namespace, given: set[str]) -> None:
+def check(task: Task, options: argparse.Namespace, given: Collection[str]) -> None:
     """Raise UserError for a flag that has no effect in this combination."""
+    if options.output is not None:
+        given = {*given, "--output"}  # also as -o
     useful = _WITH.get(task)
     if useful is not None:
-        idle = sorted(given - set(useful)) + (["the text"] if options.text else [])
+        idle = sorted(set(given) - set(useful)) + (["the text"] if options.text else [])
         if idle:
-            raise _no_effect(idle[0], f"to {task} needs none of it")
+            raise _no_effect(idle[0], f"--{task.replace(' ', '-')} needs none of it")
         return
+    if options.seed + options.num_samples - 1 > MAX_SEED:
+        raise UserError(f"the seed {options.seed} is too large", f"seeds go up to {MAX_SEED}", "give a smaller --seed")
     if "--overwrite" in given and task != "batch":
         raise _no_effect("--overwrite", "it is for --create-reference and --batch")
     if not options.verify:
@@ -60,14 +67,23 @@ def check(task: Task, options: argparse.Namespace, given: set[str]) -> None:
             raise _no_effect(idle[0], "nothing listens without --verify")
     if "--voices-dir" in given and not options.voice and task != "batch":
         raise _no_effect("--voices-dir", "no --voice is named")
-    if options.no_reference and given & (_REFERENCE - {"--no-reference", "--voices-dir"}):
+    if options.no_reference and set(given) & (_REFERENCE - {"--no-reference", "--voices-dir"}):
         raise _no_effect("--no-reference", "another reference is named")
     if task == "batch":
-        idle = sorted(given & _NOT_IN_BATCH) + (["the text"] if options.text else [])
+        idle = sorted(_NOT_IN_BATCH.intersection(given)) + (["the text"] if options.text else [])
         if idle:
             raise _no_effect(idle[0], "a batch writes one file per line of its own text")
+        _check_batch_folder(options.output)
     elif "--format" in given and options.output is None:
         raise _no_effect("--format", "it is for -o")
+    elif options.play and options.stream:
+        raise _no_effect("--play", "--stream plays already")
+
+
+def _check_batch_folder(output: Path | None) -> None:
+    if output is not None and (str(output) == "-" or output.suffix.lower() in SUFFIXES) and not output.is_dir():
+        raise UserError(f"a batch cannot be written to {output}", "each line becomes a file of its own in a folder",
+                        "use -o FOLDER")  # fmt: skip
 
 
 def _no_effect(flag: str, why: str) -> UserError:

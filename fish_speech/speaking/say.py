@@ -10,8 +10,6 @@ import time
 from typing import TYPE_CHECKING
 
 from ..errors import DONE, FAILED, UserError
-from ..text.markers import markers_in
-from ..versions import VERSIONS
 from . import options as flags
 from .listening import complaint_about, verifier_of
 from .loading import load_voice, model_folder
@@ -35,14 +33,13 @@ def say(options: argparse.Namespace) -> int:
     effects = flags.effects(options.speed, options.pitch, options.volume)
     sampling = flags.sampling_config(options.temperature, options.top_p, options.repetition_penalty)
     marker = flags.marker_of(options)
-    unknown = [] if VERSIONS[options.model_version].markers else markers_in(text)
-    if unknown:
-        log.warning("version %s knows no markers: (%s) will be read aloud", options.model_version, unknown[0])
+    flags.warn_of_markers(text, options.model_version)
     settings = flags.voice_settings(options)
     places = Places(options)
     verifier = verifier_of(options)
-    folder = model_folder(settings)
-    files = find_references(flags.reference_choice(options), folder)
+    choice = flags.reference_choice(options)
+    named = find_references(choice) if choice.is_named else None  # before weights are downloaded
+    files = named or find_references(choice, model_folder(settings))
     voice = load_voice(settings, flags.cache_opener(options))
     references = read_references(files, voice.speaker)
     from ..synthesis.speak import SpeechRequest
@@ -66,6 +63,7 @@ def say(options: argparse.Namespace) -> int:
         except SinkClosed as closed:  # whoever listened has heard enough
             return closed.exit_code
         except PlayerFailed as failed:
+            places.tell(number)
             log.error("%s", failed)
             return FAILED
         complaint = complaint_about(said)

@@ -6,19 +6,19 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from ..errors import DONE, FAILED, UserError
 from . import options as flags
 from .batch import read_batch
 from .batch_line import BatchLine, LineSettings
 from .batch_record import BatchRecord
 from .batch_run import run_batch
-from .listening import complaint_about, verifier_of
+from .listening import check_recogniser, complaint_about, verifier_of
 from .loading import LoadedVoice, load_voice, model_folder, voice_identity
-from .references import ReferenceFiles, find_references, read_references
+from .references import ReferenceChoice, ReferenceFiles, find_references, read_references
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,34 +36,49 @@ def say_batch(options: argparse.Namespace) -> int:
     defaults = line_settings(options)
     marker = flags.marker_of(options)
     settings = flags.voice_settings(options)
-    verifier = verifier_of(options)
+    common = flags.reference_choice(options)
+
+    def choice_of(name: str | None) -> ReferenceChoice:
+        """A line's own voice goes before what the command line imitates."""
+        return common if name == common.voice else ReferenceChoice(voice=name, voices_folder=common.voices_folder)
+
+    @cache
+    def files_of(name: str | None) -> ReferenceFiles:
+        choice = choice_of(name)
+        return find_references(choice, None if choice.is_named else model_folder(settings))
+
+    warned = False
+
+    def check_line(line: BatchLine) -> None:
+        nonlocal warned
+        if choice_of(line.settings.voice).is_named:
+            files_of(line.settings.voice)
+        warned = warned or flags.warn_of_markers(line.text, options.model_version)
+
+    batch = read_batch(_source(options.batch), defaults, check_line)  # before weights are downloaded or anything loaded
+    check_recogniser(options)
     folder = model_folder(settings)
-    choice = flags.reference_choice(options)
-    files_of = cache(lambda name: find_references(replace(choice, voice=name), folder))
-    source = sys.stdin.buffer if str(options.batch) == "-" else options.batch
-
-    def check_voice(line: BatchLine) -> None:
-        files_of(line.settings.voice)
-
-    batch = read_batch(source, defaults, check_voice)
     with batch, BatchRecord(options.output or FOLDER, options.overwrite) as record:
-        common = {
+        decisive = {
             "voice": voice_identity(settings, folder),
             "limits": [options.max_new_tokens, options.chunk_length],
             "marker": marker,
-            "verify": [options.attempts, options.asr, options.whisper_model, options.language] if verifier else None,
+            "verify": [options.attempts, options.asr, options.whisper_model, options.language]
+            if options.verify
+            else None,
         }
         digest_of = cache(lambda name: files_of(name).digest())
 
         def voice_of(line: BatchLine) -> dict[str, Any]:
-            return {**common, "reference": digest_of(line.settings.voice)}
+            return {**decisive, "reference": digest_of(line.settings.voice)}
 
         plan = record.plan(batch, voice_of)
         log.info("%d lines: %d to speak, %d done before", len(batch), len(plan.todo), plan.done)
         if not plan.todo:
             for number, complaint in plan.complaints:
                 log.warning("line %d is not right: %s", number, complaint)
-            return bool(plan.complaints)
+            return FAILED if plan.complaints else DONE
+        verifier = verifier_of(options)
         voice = load_voice(settings, flags.cache_opener(options))
         lines = _Lines(options, voice, files_of, marker, verifier)
         result = run_batch(
@@ -73,6 +88,14 @@ def say_batch(options: argparse.Namespace) -> int:
     for first in result.first:
         log.error("%s", first)
     return result.exit_code
+
+
+def _source(batch: Path) -> Path | BinaryIO:
+    if str(batch) != "-":
+        return batch
+    if sys.stdin is None:
+        raise UserError("there is no batch on stdin", "it is closed", "give the lines to stdin, or a file to --batch")
+    return sys.stdin.buffer
 
 
 def line_settings(options: argparse.Namespace) -> LineSettings:

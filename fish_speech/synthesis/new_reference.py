@@ -81,7 +81,7 @@ def create_reference(
 
 
 def check_words(audio: Path, text: str | None, recognition: Recognition | None = None) -> None:
-    """Raise UserError where no words of the recording are given or beside it, and no recogniser can be had."""
+    """Raise UserError where no words of the recording are given or beside it, and no recogniser can be had; or no recording."""
     if _known_words(audio, text, recognition) is None:
         _load_recognizer(audio, recognition)
 
@@ -96,10 +96,10 @@ def _words(
 
 def _known_words(audio: Path, text: str | None, recognition: Recognition | None) -> tuple[str, str] | None:
     """The words that are given, or in a file beside the recording; None if there are none."""
-    if text is not None:
-        return _checked(clean(text), "--prompt-text"), "given"
     if not audio.is_file():
         raise UserError(f"there is no recording {audio}", "the file does not exist", "check the path")
+    if text is not None:
+        return _checked(clean(text), "--prompt-text"), "given"
     beside = Transcripts(recognition.language if recognition else None).read(audio)
     if beside.text is not None and beside.path is not None:
         return _checked(beside.text, str(beside.path)), beside.path.name

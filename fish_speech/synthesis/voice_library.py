@@ -117,9 +117,12 @@ def _reference_of(line: str, folder: Path) -> tuple[Path, str]:
     if codes is None:
         raise UnusableClip(f"there is no file {_shown(name)}")
     words = clean(text.rstrip("\t"))
-    if not words:
-        words = _words(codes.parent, f"{codes.stem}.txt", within=False)
-    return codes, _checked_words(words, "the text")
+    return codes, _checked_words(words, "the text") if words else words_beside(codes)
+
+
+def words_beside(codes: Path) -> str:
+    """The words in the .txt beside codes, in one line. Raises UnusableClip."""
+    return _words(codes.parent, f"{codes.stem}.txt", within=False)
 
 
 def _names(folder: Path, with_recordings: bool = False) -> list[str]:

@@ -69,6 +69,14 @@ def test_words_without_a_reference_and_a_reference_without_words_are_refused(tmp
         find_references(ReferenceChoice((path,), ("One.", "Two.")), tmp_path)
 
 
+@pytest.mark.parametrize("words", ["", " ", "..."])
+def test_a_reference_whose_words_say_nothing_is_refused(tmp_path, words):
+    path = write_codes(tmp_path / "voice.npy", words)
+    for choice in (ReferenceChoice((path,), (words,)), ReferenceChoice((path,))):
+        with pytest.raises(UserError, match="no words"):
+            find_references(choice, tmp_path)
+
+
 def test_a_list_of_references_is_read_in_order(tmp_path):
     one, two = write_codes(tmp_path / "one.npy", "One.", 1), write_codes(tmp_path / "two.npy", None, 2)
     listed = tmp_path / "list.txt"

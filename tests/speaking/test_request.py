@@ -1,5 +1,9 @@
 """cli_tts.py does one thing at a time, and refuses a flag that would do nothing."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 import cli_tts
@@ -7,6 +11,8 @@ from fish_speech.arguments import given_flags
 from fish_speech.errors import UserError
 from fish_speech.speaking import options as flags
 from fish_speech.speaking.request import check, task_of
+
+from ..conftest import REPO
 
 
 def parsed(*argv: str):
@@ -51,6 +57,13 @@ def test_each_task_is_known_by_its_flag(argv, task):
         (("Hello.", "--voices-dir", "mine"), "--voices-dir has no effect"),
         (("Hello.", "--overwrite"), "--overwrite has no effect"),
         (("Hello.", "--format", "raw"), "--format has no effect"),
+        (("Hello.", "--stream", "--play"), "--play has no effect"),
+        (("--cache-info", "-o", "a.wav"), "--output has no effect"),
+        (("--list-voices", "--output=a.wav"), "--output has no effect"),
+        (("Hello.", "--seed", str(2**63)), "is too large"),
+        (("Hello.", "--seed", str(2**63 - 1), "--num-samples", "2"), "is too large"),
+        (("--batch", "a.jsonl", "-o", "-"), "a batch cannot be written to -"),
+        (("--batch", "a.jsonl", "-o", "a.wav"), "a batch cannot be written to a.wav"),
         (("Hello.", "--no-reference", "--voice", "anna"), "--no-reference has no effect"),
         (("Hello.", "--no-reference", "--prompt-tokens", "a.npy"), "--no-reference has no effect"),
     ],
@@ -82,3 +95,28 @@ def test_settings_that_make_no_sense_are_refused(argv, named):
         flags.sampling_config(options.temperature, options.top_p, options.repetition_penalty)
         flags.marker_of(options)
         flags.voice_settings(options)
+
+
+def test_words_that_the_terminal_cannot_show_do_not_end_a_run(tmp_path):
+    (tmp_path / "鈴木.npy").write_bytes(b"no codes")
+    result = subprocess.run(
+        [sys.executable, REPO / "cli_tts.py", "--list-voices", "--voices-dir", tmp_path],
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(REPO)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert result.stdout.startswith("\\u9234\\u6728") and "cannot be used" in result.stdout
+
+
+def test_looking_at_a_request_loads_no_torch_so_that_mps_can_be_told_how_to_fall_back():
+    code = """
+import os, sys, cli_tts
+from fish_speech.speaking import say
+def look(options):
+    assert "torch" not in sys.modules and os.environ["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
+    return 7
+say.say = look
+sys.exit(cli_tts.main(["Hello.", "--device", "mps"]))
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTORCH_ENABLE_MPS_FALLBACK"}
+    result = subprocess.run([sys.executable, "-c", code], env={**environment, "PYTHONPATH": str(REPO)}, check=False)
+    assert result.returncode == 7

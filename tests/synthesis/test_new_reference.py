@@ -93,6 +93,8 @@ def test_a_recogniser_that_is_not_there_is_told_before_anything_is_loaded(record
     recording.with_suffix(".txt").write_text("Words.", encoding="utf-8")
     check_words(recording, None, Recognition("pocketsphinx", None, "de"))
     check_words(recording, "Words.", None)
+    with pytest.raises(UserError, match="there is no recording"):
+        check_words(recording.with_name("gone.flac"), "Words.", None)
 
 
 @pytest.mark.parametrize(("seconds", "warned"), [(1.0, True), (4.0, False), (31.0, True)])
