@@ -74,7 +74,8 @@ def main() -> int:
     from .serving.http import bind
 
     taken = bind(options.host, options.port)
-    names = {"localhost", "127.0.0.1", "::1", options.host} if loopback else None
+    # With a key there may be a proxy before us, which asks by another name; a page that rebinds its name has no key.
+    names = {"localhost", "127.0.0.1", "::1", options.host} if key is None else None
     _quiet_loggers()
     errors.terminate_like_interrupt()
     from .serving.app import create_app
@@ -93,6 +94,9 @@ def main() -> int:
         serve(app, queue, taken)
     except KeyboardInterrupt:  # the usual end of a server
         logger.info("stopped")
+    if queue.is_running:  # it loads, and would abort the program where Python ends while the thread is inside torch
+        logging.shutdown()
+        os._exit(DONE)
     return DONE
 
 
@@ -139,10 +143,10 @@ def model_name(options: argparse.Namespace, settings: VoiceSettings) -> str:
 
 
 def _quiet_loggers() -> None:
-    """Let uvicorn's warnings and tracebacks come out as ours do, and keep what clients say out of the log."""
+    """Let uvicorn's tracebacks come out as ours do, and keep what clients say, sense or nonsense, out of the log."""
     uvicorn = logging.getLogger("uvicorn")
     uvicorn.handlers[:] = logging.getLogger("fish_speech").handlers
-    uvicorn.setLevel(logging.WARNING)
+    uvicorn.setLevel(logging.ERROR)
     uvicorn.propagate = False
     for name in ("synthesis", "speaking.references"):
         logging.getLogger(f"fish_speech.{name}").setLevel(logging.WARNING)

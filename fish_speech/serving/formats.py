@@ -7,14 +7,14 @@ but without the length in its head libsndfile, and all that read with it, cannot
 from __future__ import annotations
 
 import io
-import struct
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
+from ..speaking.sinks import to_pcm16, wav_header
+
 _BLOCK = 8192  # samples per write: libsndfile crashes on long Vorbis and Opus writes
-_UNKNOWN = 0xFFFFFFFF  # length of a WAV that has not ended
 PCM_RATE = 24000  # Hz: what clients of OpenAI's API take headerless sound for
 _OPUS_RATES = (8000, 12000, 16000, 24000, 48000)  # Hz
 
@@ -76,13 +76,8 @@ def open_encoder(name: str, sample_rate: int) -> Encoder:
     if FORMATS[name].container:
         encoder = _SoundFileEncoder(FORMATS[name], rate)
     else:
-        encoder = _PcmEncoder(_wav_header(rate) if name == "wav" else b"")
+        encoder = _PcmEncoder(wav_header(rate, None) if name == "wav" else b"")
     return encoder if rate == sample_rate else _Resampled(encoder, sample_rate, rate)
-
-
-def _wav_header(rate: int) -> bytes:
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
-    return struct.pack("<4sI4s", b"RIFF", _UNKNOWN, b"WAVE") + form + struct.pack("<4sI", b"data", _UNKNOWN)
 
 
 class _PcmEncoder:
@@ -93,7 +88,7 @@ class _PcmEncoder:
 
     def feed(self, sound: np.ndarray) -> bytes:
         header, self._header = self._header, b""
-        return header + (np.clip(sound, -1, 1) * 32767).round().astype("<i2").tobytes()
+        return header + to_pcm16(sound).tobytes()
 
     def finish(self) -> bytes:
         return b""

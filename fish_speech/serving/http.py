@@ -9,6 +9,7 @@ import struct
 import sys
 from typing import Any, cast
 
+import h11
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -27,7 +28,7 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         taken = socket.socket(family, kind, protocol)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise UserError(f"--host {host} is no address of this machine", str(error), "use 127.0.0.1") from None
     try:
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # Windows lets several programs take a port otherwise
@@ -58,7 +59,11 @@ def protocol(limits: Limits) -> type[asyncio.Protocol]:
             super().data_received(data)
 
         def handle_events(self) -> None:
-            super().handle_events()
+            try:
+                super().handle_events()
+            except h11.LocalProtocolError:  # nonsense after the answer has begun
+                self.transport.abort()
+                return
             if not self._is_idle():
                 self._stop_waiting()
                 cast("dict[str, Any]", self.scope)[ABORT] = self._cut
@@ -118,6 +123,9 @@ class SpeechServer(uvicorn.Server):
         patience = asyncio.get_running_loop().call_later(self._queue.limits.grace_s, self._queue.cut)
         await super().shutdown(sockets)
         patience.cancel()
+        if self.force_exit:  # Ctrl+C again
+            self._queue.cut()
+            await asyncio.sleep(0.1)  # until the connections are broken off
 
 
 def serve(app: FastAPI, queue: SpeechQueue, taken: socket.socket) -> None:

@@ -119,6 +119,11 @@ class SpeechQueue:
         self._thread.start()
 
     @property
+    def is_running(self) -> bool:
+        """Whether the thread has not ended."""
+        return self._thread.is_alive()
+
+    @property
     def length(self) -> int:
         """Requests that wait, without the one being spoken."""
         return len(self._waiting)
@@ -140,7 +145,10 @@ class SpeechQueue:
         """Queue a request, in the event loop; `release` its job when done. Raises ApiError if there is no room (429)."""
         with self._changed:
             self.check_ready()
-            if len(self._waiting) >= self.limits.waiting or len(self._open) >= self.limits.open_requests:
+            if (
+                len(self._waiting) + self.is_speaking > self.limits.waiting
+                or len(self._open) >= self.limits.open_requests
+            ):
                 wait = min(60, max(1, round(self._typical_s)))
                 raise ApiError(429, f"the queue is full; try again in {wait} s", "queue_full", None, _after(wait))
             job = Job(request, format_name, self.limits.unread_bytes)
@@ -174,11 +182,10 @@ class SpeechQueue:
 
     def join(self, timeout_s: float) -> None:
         """Stop what is left and wait for the thread, which ends within a frame; while it loads, it is left alone."""
-        was_loading = self.state == LOADING
         self.close()
         for job in list(self._open):
             job.stop()
-        if not was_loading:
+        if self.sample_rate:
             self._thread.join(timeout_s)
 
     def _work(self) -> None:
@@ -193,18 +200,21 @@ class SpeechQueue:
                 self.state = READY
         while (job := self._next()) is not None:
             started = time.monotonic()
+            why: Exception | None = None
             try:
                 is_whole = _speak(speaker, job)
             except Exception as error:
                 is_whole = not job.is_stopped()  # else the speaker only says that it was stopped
                 if is_whole:
                     _report(error)
-                job.end(error)
+                why = error
             spent = time.monotonic() - started
             self._typical_s += 0.2 * (spent - self._typical_s)
             if not is_whole:
                 log.info("a client hung up after %.1f s; the rest is not spoken", spent)
-            self._speaking = job = None
+            self._speaking = None
+            job.end(why)  # after that, so that there is room for what its client asks next
+            job = why = None
 
     def _next(self) -> Job | None:
         """The next job, waited for; None when closing."""
@@ -230,7 +240,6 @@ def _speak(speaker: Speaker, job: Job) -> bool:
         if not job.seconds:
             raise ApiError(500, "the model said nothing; try another seed", "empty_speech")
         job.put(encoder.finish())
-    job.end()
     return True
 
 

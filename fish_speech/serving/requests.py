@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect
 
 from ..text.segments import split_segments
 from .errors import ApiError
@@ -54,25 +55,28 @@ async def read_body(request: Request, limits: Limits) -> bytes:
         raise ApiError(415, "the content type must be application/json", "unsupported_media_type")
     try:
         length = int(request.headers.get("content-length", "0"))
-        body = b"" if length > _SWALLOWED else await asyncio.wait_for(_read(request, limits), limits.body_s)
+        most = max(_SWALLOWED, limits.body_bytes)
+        body = b"" if length > most else await asyncio.wait_for(_read(request, limits, most), limits.body_s)
     except ValueError:
         raise ApiError(400, "the content length is no number", "invalid_request") from None
     except asyncio.TimeoutError:
         message = f"the request took more than {limits.body_s:g} s to arrive"
         raise ApiError(408, message, "timeout", None, {"connection": "close"}) from None
+    except ClientDisconnect:
+        raise ApiError(400, "the request broke off", "invalid_request") from None  # nobody hears this
     if len(body) > limits.body_bytes or length > limits.body_bytes:
         message = f"the request is too large: at most {limits.body_bytes} bytes"
         raise ApiError(413, message, "request_too_large", None, {"connection": "close"})
     return body
 
 
-async def _read(request: Request, limits: Limits) -> bytes:
-    """The body, cut one byte above the limit; a larger one is read on, and dropped, as far as is worth it."""
+async def _read(request: Request, limits: Limits, most: int) -> bytes:
+    """The body, cut one byte above the limit; a larger one is read on, and dropped, up to `most` bytes."""
     body, swallowed = bytearray(), 0
     async for data in request.stream():
         body += data[: limits.body_bytes + 1 - len(body)]
         swallowed += len(data)
-        if swallowed > _SWALLOWED:
+        if swallowed > most:
             break
     return bytes(body)
 

@@ -51,7 +51,7 @@ def check_key(key: str) -> str:
 
 
 def read_key(path: Path) -> str:
-    """The key in a file's first line."""
+    """The key in a file, without the line end."""
     try:
         with path.open(encoding="utf-8") as file:
             return file.read(4 * _MOST_KEY).strip()

@@ -74,7 +74,7 @@ class Served:
         self.queue, self.server, self.port, self.key = queue, server, port, key
         self.url = f"http://127.0.0.1:{port}"
         headers = {"authorization": f"Bearer {key}"} if key else {}
-        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=60)
+        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=60, verify=False)
 
     def say(self, text: str, **fields: Any) -> httpx.Response:
         return self.client.post("/v1/audio/speech", json={"input": text, **fields})

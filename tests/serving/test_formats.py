@@ -33,7 +33,7 @@ def encode(name: str, rate: int, sound: np.ndarray, piece: int) -> tuple[bytes, 
 
 def decode(name: str, data: bytes) -> tuple[np.ndarray, int]:
     if name == "pcm":
-        return np.frombuffer(data, "<i2").astype(np.float32) / 32767, 24000
+        return np.frombuffer(data, "<i2").astype(np.float32) / 32768, 24000
     return soundfile.read(io.BytesIO(data), dtype="float32")
 
 
@@ -88,7 +88,7 @@ def test_flac_knows_its_length():
 
 def test_sound_beyond_full_scale_is_clipped_and_never_wraps_around():
     data, _ = encode("pcm", 24000, np.array([2.0, -2.0, 1.0, -1.0, 0.0], np.float32), 5)
-    assert np.frombuffer(data, "<i2").tolist() == [32767, -32767, 32767, -32767, 0]
+    assert np.frombuffer(data, "<i2").tolist() == [32767, -32768, 32767, -32768, 0]
 
 
 @pytest.mark.parametrize("name", FORMATS)

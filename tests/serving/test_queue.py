@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import struct
+import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,10 +18,13 @@ import pytest
 
 from fish_speech.errors import UserError
 from fish_speech.serving.limits import Limits
-from fish_speech.serving.queue import FAILED, HungUp, Job
+from fish_speech.serving.queue import FAILED, HungUp, Job, SpeechQueue
 from fish_speech.serving.voices import VoiceShelf
+from fish_speech.speaking.sinks import to_pcm16
 
 from .harness import FRAME, GatedSpeaker, Served, frame, raw_request, serving, until
+
+LINGER = "hh" if sys.platform == "win32" else "ii"
 
 
 class Later:
@@ -49,7 +56,7 @@ def test_sound_arrives_while_the_rest_is_not_yet_spoken(gated):
         speaker.let(100)
         got += b"".join(pieces)
     sound = np.concatenate([frame(number) for number in range(6)])
-    assert np.array_equal(np.frombuffer(got[44:], "<i2"), (sound * 32767).round().astype("<i2"))
+    assert got[44:] == to_pcm16(sound).tobytes()  # as cli_tts.py writes it
     assert response.headers["x-sample-rate"] == "24000" and response.headers["x-seed"] == "42"
 
 
@@ -71,6 +78,40 @@ def test_requests_are_spoken_in_turn_and_a_full_queue_says_when_to_come_back(gat
     assert [samples(future.result()) // FRAME for future in (first, second, third)] == [5, 6, 5]
     assert speaker.texts == ["first", "second", "third"]
     assert samples(served.say("fifth", response_format="pcm")) == 5 * FRAME
+
+
+def test_a_queue_without_room_speaks_one_after_the_other_and_refuses_who_comes_between(tmp_path):
+    speaker = GatedSpeaker()
+    with serving(lambda: speaker, VoiceShelf(tmp_path), Limits(waiting=0)) as served:
+        first = Later(served).say("first")
+        until(lambda: speaker.texts == ["first"])
+        assert served.say("second").status_code == 429
+        speaker.let(1000)
+        assert samples(first.result()) == 5 * FRAME
+        for _ in range(20):  # whoever has heard the end finds room at once
+            assert samples(served.say("again", response_format="pcm")) == 5 * FRAME
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_client_that_hangs_up_in_its_body_or_sends_nonsense_leaves_no_traceback(gated, caplog, reset):
+    served, speaker = gated
+    head = b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as client:
+        client.sendall(head + b"application/json\r\nContent-Length: 100\r\n\r\n{")
+        until(lambda: served.server.server_state.tasks)
+        if reset:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(LINGER, 1, 0))
+    until(lambda: not served.server.server_state.connections and not served.server.server_state.tasks)
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as client:
+        client.sendall(head + b"text/plain\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 415 ")
+        client.sendall(b"no chunk\r\n")  # after the answer
+        with contextlib.suppress(ConnectionResetError):
+            while client.recv(1000):
+                pass
+    assert not [record for record in caplog.records if record.exc_info or record.levelname == "ERROR"]
+    speaker.let(10)
+    assert served.say("abc").status_code == 200
 
 
 def test_a_client_that_hangs_up_while_waiting_leaves_the_queue_at_once(gated):
@@ -204,6 +245,22 @@ def test_while_the_model_is_loaded_health_says_so_and_requests_are_asked_to_come
         assert served.say("abc").status_code == 200
 
 
+def test_an_ending_server_does_not_wait_for_the_model():
+    going_on = threading.Event()
+
+    def load() -> Any:
+        going_on.wait(60)
+        return GatedSpeaker()
+
+    queue = SpeechQueue(load, Limits())
+    queue.start()
+    queue.close()
+    queue.join(timeout_s=90)
+    assert queue.is_running
+    going_on.set()
+    until(lambda: not queue.is_running)
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_the_reason(tmp_path):
     error = UserError("there is no model", "the folder is empty", "check --model-path")
 
@@ -228,6 +285,18 @@ def test_an_ending_server_finishes_the_sentence_and_turns_away_those_who_wait(ga
     speaker.let(100)
     assert samples(first.result()) == 5 * FRAME
     assert speaker.texts == ["first"]
+
+
+def test_ctrl_c_again_breaks_the_sentence_off_without_a_traceback(gated, caplog):
+    served, speaker = gated
+    speaker.let(2)
+    begun = Later(served).say("abcdef")
+    until(lambda: speaker.frames == [2])
+    served.server.should_exit = served.server.force_exit = True
+    with pytest.raises((httpx.RemoteProtocolError, httpx.ReadError)):
+        begun.result(30)
+    until(lambda: speaker.ended == ["stopped"])
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_an_ending_server_waits_for_a_sentence_only_so_long(tmp_path, caplog):

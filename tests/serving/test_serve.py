@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -39,6 +40,17 @@ def no_key(monkeypatch):
     monkeypatch.delenv("FISH_SPEECH_API_KEY", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def loggers_as_before():
+    """main() lets them write to the stderr of its test, which is closed afterwards."""
+    names = ("fish_speech", "uvicorn", "fish_speech.synthesis", "fish_speech.speaking.references")
+    kept = [(found, found.handlers[:], found.level, found.propagate) for found in map(logging.getLogger, names)]
+    yield
+    for found, handlers, level, propagate in kept:
+        found.handlers[:], found.propagate = handlers, propagate
+        found.setLevel(level)
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.com"])
 def test_elsewhere_than_on_this_machine_a_key_is_demanded(monkeypatch, capsys, host):
     code, said = run_main(monkeypatch, capsys, "--host", host)
@@ -57,6 +69,7 @@ def test_elsewhere_than_on_this_machine_a_key_is_demanded(monkeypatch, capsys, h
         (["--queue", "-1"], "below 0"),
         (["--max-characters", "0"], "above 0"),
         (["--host", "no.such.host.invalid", "--api-key", KEY], "no address of this machine"),
+        (["--host", "a" * 64, "--api-key", KEY], "no address of this machine"),
         (["--voice", "nobody", "--voices-dir", "no/such/folder"], "nobody"),
         (["--voice", "a", "--no-reference"], "give one of them"),
         (["--quantize", "int8", "--precision", "bf16"], "give one of them"),
@@ -146,7 +159,8 @@ def test_ctrl_c_while_loading_ends_at_once():
 def test_a_key_of_the_environment_is_demanded_from_clients_and_never_printed():
     with started(*MINNOW, "--model-name", "my voice", FISH_SPEECH_API_KEY=KEY) as (process, url):
         assert httpx.get(f"{url}/v1/models").status_code == 401
-        answer = httpx.get(f"{url}/v1/models", headers={"authorization": f"Bearer {KEY}"})
+        headers = {"authorization": f"Bearer {KEY}", "host": "voice.example", "origin": "https://voice.example"}
+        answer = httpx.get(f"{url}/v1/models", headers=headers)  # as a proxy asks
         assert answer.json()["data"][0]["id"] == "my voice"
         process.terminate()
         said = process.communicate(timeout=120)[1]
