@@ -27,7 +27,7 @@ EFFECTS = (
 )  # fmt: skip
 MARKERS: Mapping[str, tuple[str, ...]] = {"emotion": EMOTIONS, "tone": TONES, "effect": EFFECTS}  # by their flags
 
-_BRACKETS = re.compile(r"[(（]\s*([^()（）]{1,40}?)\s*[)）]")
+_BRACKETS = re.compile(r"[(（]([^()（）]{1,60})[)）]")
 # Also what people write for a mood that has another name here: no marker, and read aloud by every version.
 _ALIKE = {
     "happy": "joyful",

@@ -37,6 +37,12 @@ def test_a_text_without_markers_stays_as_it_is():
     assert markers_in("I am angry (very).") == [] and without_markers("I am angry (very).") == "I am angry (very)."
 
 
+@pytest.mark.parametrize("unit", ["(", " ", "( ", "(a", "angry ", ")"])
+def test_long_text_of_one_kind_takes_no_more_than_linear_time(unit):
+    text = "(" + unit * (1 << 18)  # a quadratic step would take hours
+    assert markers_in(text) == [] and without_markers(text) == text.strip()
+
+
 @pytest.mark.parametrize("kind, name", [("emotion", "laughing"), ("mood", "angry"), ("tone", "")])
 def test_no_marker_is_made_of_an_unknown_name(kind, name):
     with pytest.raises(ValueError, match="there is no"):
