@@ -6,6 +6,7 @@ A merged folder may bring its own: `voice.json` names the file, its SHA-256 and 
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
 import stat
@@ -24,6 +25,8 @@ from ..versions import VOICE_FILE, read_voice
 if TYPE_CHECKING:
     from ..models.firefly import FireflyCodec
 
+log = logging.getLogger(__name__)
+
 REFERENCE_FILE = "reference.npy"  # in a merged folder; the words are in the .txt beside it
 _MAX_FRAMES = 8192  # longer than any model's memory
 _MAX_BYTES = 8 << 20  # of a reference file
@@ -39,7 +42,10 @@ class Reference:
 
 
 def read_codes(path: Path, codebooks: int, codebook_size: int) -> np.ndarray:
-    """Read codes (codebooks, frames) from a .npy file; raise UserError for what is not codes of this model."""
+    """Read codes (codebooks, frames) from a .npy file; raise UserError for what is not codes of this model.
+
+    Rows beyond the model's codebooks are dropped with a warning, as the released system does.
+    """
     fix = "make one with cli_tts.py --create-reference AUDIO OUT.npy --prompt-text TEXT"
     if not path.is_file():
         raise UserError(f"there is no reference {path}", "the file does not exist", fix)
@@ -58,6 +64,9 @@ def read_codes(path: Path, codebooks: int, codebook_size: int) -> np.ndarray:
             f"it is {array.dtype} of shape {array.shape}; expected whole numbers ({codebooks}, 1-{_MAX_FRAMES} frames)",
             fix,
         )
+    if len(array) > codebooks:
+        log.warning("%s has %d codebooks, this model %d: the voice may be another one if it was made with another codec",
+                    path, len(array), codebooks)  # fmt: skip
     codes = np.array(array[:codebooks], dtype=np.int64)
     if codes.min() < 0 or codes.max() >= codebook_size:
         raise UserError(f"{path} does not hold codes of this model", f"codes must be 0-{codebook_size - 1}", fix)

@@ -60,8 +60,12 @@ def test_what_is_no_codes_is_refused(tmp_path, monkeypatch, content):
 
 
 @pytest.mark.parametrize("codes", [np.arange(20).reshape(4, 5), np.arange(20, dtype=np.uint8).reshape(1, 5, 4)])
-def test_codes_of_any_whole_type_are_read_and_rows_beyond_the_models_are_dropped(tmp_path, codes):
+def test_codes_of_any_whole_type_are_read_and_rows_beyond_the_models_are_dropped(tmp_path, codes, caplog):
     for order in (np.ascontiguousarray, np.asfortranarray):
         np.save(tmp_path / "voice.npy", order(codes))
         read = read_codes(tmp_path / "voice.npy", 3, 1024)
         assert read.dtype == np.int64 and np.array_equal(read, codes.reshape(codes.shape[-2:])[:3])
+        assert f"has {codes.shape[-2]} codebooks, this model 3" in caplog.text
+        caplog.clear()
+        read_codes(tmp_path / "voice.npy", codes.shape[-2], 1024)
+        assert not caplog.records
