@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import arguments, errors, log
+from .device import allow_mps_fallback
 from .errors import DONE, UserError
 from .extras import require
 from .speaking import options as flags
+from .speaking.batch_line import MAX_SEED
 from .versions import VERSIONS
 
 if TYPE_CHECKING:
@@ -61,6 +63,9 @@ def make_parser() -> argparse.ArgumentParser:
 def main() -> int:
     options = make_parser().parse_args()
     log.setup()
+    allow_mps_fallback(options.device, options.force_mps)
+    if options.seed > MAX_SEED:
+        raise UserError(f"the seed {options.seed} is too large", f"seeds go up to {MAX_SEED}", "give a smaller --seed")
     for module in ("fastapi", "uvicorn"):
         require(module, "the server", "serve")
     from .serving.security import is_loopback, key_needed

@@ -51,6 +51,11 @@ def loggers_as_before():
         found.setLevel(level)
 
 
+def test_a_seed_that_no_request_could_use_is_refused(monkeypatch, capsys):
+    code, said = run_main(monkeypatch, capsys, "--seed", str(1 << 63))
+    assert code == 2 and "seeds go up to" in said and "Traceback" not in said
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.com"])
 def test_elsewhere_than_on_this_machine_a_key_is_demanded(monkeypatch, capsys, host):
     code, said = run_main(monkeypatch, capsys, "--host", host)
