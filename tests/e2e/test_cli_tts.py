@@ -20,6 +20,7 @@ import soundfile
 
 from fish_speech.versions import VERSIONS
 
+from ..pitch import median_pitch
 from .scripts import REPO, TIMEOUT_S, command, contents, environment, leftovers, refuse, run, start
 
 MINNOW = ("--model-version", "minnow", "--model-path", REPO / VERSIONS["minnow"].folder, "--device", "cpu")
@@ -83,14 +84,6 @@ def said_bytes(*arguments: object, cwd: Path) -> bytes:
         check=True,
     )
     return result.stdout
-
-
-def median_pitch(sound: np.ndarray) -> float:
-    """Hz, of the voiced frames."""
-    import librosa
-
-    pitch, voiced, _ = librosa.pyin(sound / 32768, fmin=80, fmax=600, sr=RATE)
-    return float(np.median(pitch[voiced]))
 
 
 def level_db(sound: np.ndarray) -> float:
@@ -277,14 +270,14 @@ def test_a_batch_that_is_stopped_goes_on_and_ends_the_same(desk, tmp_path, numbe
 def test_speed_changes_the_length_and_not_the_pitch(desk):
     plain, fast = sound_of(desk / "plain.wav"), sound_of(desk / "batch/fast.flac")
     assert abs(len(fast) - len(plain) / 1.5) <= 1
-    assert median_pitch(fast) == pytest.approx(median_pitch(plain), rel=0.05)  # pyin's grid, and fewer frames
+    assert median_pitch(fast, RATE) == pytest.approx(median_pitch(plain, RATE), rel=0.05)
 
 
 @pytest.mark.slow()
 def test_pitch_changes_the_pitch_and_not_the_length(desk):
     plain, high = sound_of(desk / "plain.wav"), sound_of(desk / "batch/high.wav")
     assert abs(len(high) - len(plain)) <= 1
-    assert median_pitch(high) / median_pitch(plain) == pytest.approx(2 ** (5 / 12), rel=0.05)
+    assert median_pitch(high, RATE) / median_pitch(plain, RATE) == pytest.approx(2 ** (5 / 12), rel=0.05)
 
 
 @pytest.mark.slow()
