@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 DONE, FAILED, WRONG_REQUEST, INTERRUPTED = 0, 1, 2, 130
 _CONTINUE = "interrupted; run the same command again to continue"
+_noted: list[int] = []  # signals that came while `run` was at work
 
 
 class UserError(Exception):
@@ -80,15 +81,24 @@ def run(main: Callable[[], int | None]) -> None:
 
 def _note_interrupt() -> list[int]:
     """Let Ctrl+C raise KeyboardInterrupt as ever, and be noted in the list that is returned."""
-    noted: list[int] = []
+    _noted.clear()
 
     def note(number: int, frame: FrameType | None) -> None:
-        noted.append(number)
+        _noted.append(number)
         signal.default_int_handler(number, frame)
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, note)
-    return noted
+    return _noted
+
+
+def raise_lost_interrupt() -> None:
+    """Raise KeyboardInterrupt if Ctrl+C came and was lost: Python ignores what is raised while an object is deleted.
+
+    For loops that take long; where the interrupt is on its way out, nobody calls this any more.
+    """
+    if _noted:
+        raise KeyboardInterrupt
 
 
 def terminate_like_interrupt() -> None:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from .errors import raise_lost_interrupt
+
 T = TypeVar("T")
 
 
@@ -43,6 +45,7 @@ def progress(
     interval = 0.5 if sys.stderr.isatty() else 60.0
     with tqdm(desc=what, total=total, unit=unit, mininterval=interval, dynamic_ncols=True, file=sys.stderr) as bar:
         for item in items:
+            raise_lost_interrupt()
             yield item
             bar.update(size(item))
 

@@ -139,3 +139,27 @@ def test_a_forbidden_file_is_the_users_matter(capsys):
         errors.run(forbidden)
     assert ended.value.code == 2
     assert "no permission for /somewhere/x.wav" in capsys.readouterr().err
+
+
+LOST = """
+import os, signal
+from fish_speech.errors import run
+from fish_speech.log import progress
+
+class Deleted:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)  # what its handler raises here, Python ignores
+
+def main():
+    for number in progress(range(3), "count"):
+        Deleted()
+        print(number)
+
+run(main)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_an_interrupt_that_comes_while_an_object_is_deleted_is_not_lost():
+    result = subprocess.run([sys.executable, "-c", LOST], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 130 and result.stdout == "0\n", result
