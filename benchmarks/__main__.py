@@ -145,7 +145,7 @@ def codec_rows(plan: Plan) -> Iterator[Row]:
     for way, what in (
         ("whole", "decoding 10 s"),
         ("chunks", "decoding 10 s in chunks"),
-        ("images", "decoding 10 s as until 0.5"),
+        ("images", "decoding 10 s by the modules, as before"),
     ):
         yield Row(f"codec: {what}, per second of sound", figures[way], "s", figures["plain"])
     yield Row("codec: first chunk", figures["first_chunk_s"], "s")

@@ -13,7 +13,6 @@ from .device import allow_mps_fallback
 from .errors import DONE, UserError
 from .extras import require
 from .speaking import options as flags
-from .speaking.batch_line import MAX_SEED
 from .versions import VERSIONS
 
 if TYPE_CHECKING:
@@ -64,8 +63,7 @@ def main() -> int:
     options = make_parser().parse_args()
     log.setup()
     allow_mps_fallback(options.device, options.force_mps)
-    if options.seed > MAX_SEED:
-        raise UserError(f"the seed {options.seed} is too large", f"seeds go up to {MAX_SEED}", "give a smaller --seed")
+    flags.check_seed(options.seed)
     for module in ("fastapi", "uvicorn"):
         require(module, "the server", "serve")
     from .serving.security import is_loopback, key_needed
@@ -121,7 +119,7 @@ def load(options: argparse.Namespace, settings: VoiceSettings, voices: VoiceShel
     from .speaking.references import ReferenceChoice, find_references, read_references
 
     loaded = load_voice(settings, flags.cache_opener(options))
-    own = not options.no_reference and not options.checkpoint
+    own = flags.uses_own_reference(options)
     choice = ReferenceChoice(voice=options.voice, voices_folder=options.voices_dir, own=own)
     voices.default = read_references(find_references(choice, loaded.folder), loaded.speaker)
     voices.speaker = loaded.speaker

@@ -36,14 +36,12 @@ class VoiceShelf:
         """What a voice imitates. Raises ApiError for an unknown one (404), and for no name or a spoilt voice (400)."""
         if name is None or name == DEFAULT:
             return self.default
-        from ..synthesis.voice_library import find_voice
-        from ..synthesis.voices import Reference, read_codes
+        from ..speaking.references import ReferenceChoice, find_references, read_references
 
         assert self.speaker is not None
-        config = self.speaker.model.config
         try:
-            voice = find_voice(self._folder, name)
-            return [Reference(voice.text, read_codes(voice.codes, config.num_codebooks, config.codebook_size))]
+            files = find_references(ReferenceChoice(voice=name, voices_folder=self._folder))
+            return read_references(files, self.speaker)
         except UserError as error:
             raise self._why_not(name, error) from None
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import __version__
-from ..device import allow_mps_fallback, choose_device
+from ..device import choose_device
 from ..errors import UserError
 from ..versions import CONFIG_FILE, DEFAULT_VERSION, TOKENIZER_FILE, VERSIONS, config_of_codec, named_codec
 
@@ -41,12 +41,10 @@ class VoiceSettings:
 
 @dataclass(frozen=True)
 class LoadedVoice:
-    """A speaker, and what it was made of."""
+    """A speaker, and where its weights came from."""
 
     speaker: Speaker
-    folder: Path
-    codec: Path
-    device: str  # and precision, and why
+    folder: Path  # of the model
 
 
 def model_folder(settings: VoiceSettings) -> Path:
@@ -91,8 +89,10 @@ def load_codec_alone(settings: VoiceSettings) -> FireflyCodec:
 
 
 def load_voice(settings: VoiceSettings, open_cache: Callable[[], TokenCache] | None = None) -> LoadedVoice:
-    """Load model and codec, once. With `open_cache`, the speaker looks there before it generates, and keeps what it did."""
-    allow_mps_fallback(settings.device, settings.force_mps)
+    """Load model and codec, once. With `open_cache`, the speaker looks there before it generates, and keeps what it did.
+
+    For MPS, `allow_mps_fallback` must have been called before torch was imported: the scripts do so at their start.
+    """
     device = _device(settings)
     folder = model_folder(settings)
     codec = codec_path(settings, folder)
@@ -110,7 +110,7 @@ def load_voice(settings: VoiceSettings, open_cache: Callable[[], TokenCache] | N
     )
     if open_cache is not None:
         speaker.remember(open_cache(), tokens_identity(settings, folder))
-    return LoadedVoice(speaker, folder, codec, str(device))
+    return LoadedVoice(speaker, folder)
 
 
 def tokens_identity(settings: VoiceSettings, folder: Path) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .. import arguments as flags
 from ..errors import UserError
 from ..versions import VERSIONS
+from .batch_line import MAX_SEED
 from .loading import QUANTIZATIONS, VoiceSettings
 from .references import VOICES_FOLDER, ReferenceChoice
 
@@ -84,6 +85,17 @@ def add_reference(group: argparse._ActionsContainer) -> None:
     add_own_reference(group)
 
 
+def uses_own_reference(options: argparse.Namespace) -> bool:
+    """Whether the model folder's own reference may be used: not that of the base under a checkpoint."""
+    return not options.no_reference and not options.checkpoint
+
+
+def check_seed(last: int) -> None:
+    """Raise UserError where `last`, the highest seed of a request, is beyond what torch takes."""
+    if last > MAX_SEED:
+        raise UserError(f"the seed {last} is too large", f"seeds go up to {MAX_SEED}", "give a smaller --seed")
+
+
 def reference_choice(options: argparse.Namespace) -> ReferenceChoice:
     """What add_reference's flags say."""
     return ReferenceChoice(
@@ -93,7 +105,7 @@ def reference_choice(options: argparse.Namespace) -> ReferenceChoice:
         options.reference_audio,
         options.voice,
         options.voices_dir,
-        own=not options.no_reference and not options.checkpoint,
+        own=uses_own_reference(options),
     )
 
 

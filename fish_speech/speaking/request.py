@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import UserError
-from .batch_line import MAX_SEED
+from .options import check_seed
 from .output_names import SUFFIXES
 
 Task = Literal["list voices", "cache info", "clear cache", "create reference", "batch", "speak"]
@@ -57,8 +57,7 @@ def check(task: Task, options: argparse.Namespace, given: Collection[str]) -> No
         if idle:
             raise _no_effect(idle[0], f"--{task.replace(' ', '-')} needs none of it")
         return
-    if options.seed + options.num_samples - 1 > MAX_SEED:
-        raise UserError(f"the seed {options.seed} is too large", f"seeds go up to {MAX_SEED}", "give a smaller --seed")
+    check_seed(options.seed + options.num_samples - 1)
     if "--overwrite" in given and task != "batch":
         raise _no_effect("--overwrite", "it is for --create-reference and --batch")
     if not options.verify:

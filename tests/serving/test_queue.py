@@ -60,13 +60,19 @@ def test_sound_arrives_while_the_rest_is_not_yet_spoken(gated):
     assert response.headers["x-sample-rate"] == "24000" and response.headers["x-seed"] == "42"
 
 
-def test_requests_are_spoken_in_turn_and_a_full_queue_says_when_to_come_back(gated):
-    served, speaker = gated
+def one_speaks_one_waits(served, speaker):
+    """Ask for two texts; return who asks, and both answers to come."""
     later = Later(served)
     first = later.say("first")
     until(lambda: speaker.texts == ["first"])
     second = later.say("second")
     until(lambda: served.queue.length == 1)
+    return later, first, second
+
+
+def test_requests_are_spoken_in_turn_and_a_full_queue_says_when_to_come_back(gated):
+    served, speaker = gated
+    later, first, second = one_speaks_one_waits(served, speaker)
     third = later.say("third")
     until(lambda: served.queue.length == 2)
     refused = served.say("fourth")
@@ -274,11 +280,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_the_reason(tmp_path)
 
 def test_an_ending_server_finishes_the_sentence_and_turns_away_those_who_wait(gated):
     served, speaker = gated
-    later = Later(served)
-    first = later.say("first")
-    until(lambda: speaker.texts == ["first"])
-    second = later.say("second")
-    until(lambda: served.queue.length == 1)
+    _, first, second = one_speaks_one_waits(served, speaker)
     served.server.should_exit = True
     refused = second.result()
     assert refused.status_code == 503 and refused.json()["error"]["code"] == "closing"
