@@ -68,8 +68,8 @@ class Int8Linear(_ForSpeaking):
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {self._product.name}"
 
 
-class CompactEmbedding(_ForSpeaking):
-    """A table of which rows are looked up: held small, given as float32."""
+class _Compact(_ForSpeaking):
+    """A matrix of which few rows are used: held small, given as float32."""
 
     weight: Tensor  # (rows, dim)
 
@@ -78,21 +78,19 @@ class CompactEmbedding(_ForSpeaking):
         self.register_buffer("weight", _compact(weight))
         self.training = False
 
+
+class CompactEmbedding(_Compact):
+    """A table of which rows are looked up."""
+
     def forward(self, ids: Tensor) -> Tensor:
         """Ids (...) -> rows (..., dim) float32."""
         return nn.functional.embedding(ids, self.weight).float()
 
 
-class CompactLinear(_ForSpeaking):
+class CompactLinear(_Compact):
     """A projection to a vocabulary of which speech needs few rows (`rows`); exact, and slow when asked for all."""
 
     CHUNK = 4096  # rows widened at a time
-    weight: Tensor  # (vocab, dim)
-
-    def __init__(self, weight: Tensor):
-        super().__init__()
-        self.register_buffer("weight", _compact(weight))
-        self.training = False
 
     def rows(self, ids: Tensor) -> Tensor:
         """The weights of some outputs: ids (rows,) -> (rows, dim) float32."""
