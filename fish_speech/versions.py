@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ WEIGHTS_FILE = "model.pth"
 TOKENIZER_FILE = "tokenizer.tiktoken"
 SPECIAL_TOKENS_FILE = "special_tokens.json"
 VOICE_FILE = "voice.json"
-_MOST_VOICE_BYTES = 8 << 20  # a larger voice.json is nobody's
+_MOST_JSON_BYTES = 8 << 20  # a larger voice.json or config.json is nobody's
 CODEC_RECORD = ".codec.json"  # in a data folder: the codec that its codes were made with
 
 
@@ -30,6 +31,22 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class SamplingDefaults:
+    """How tokens are drawn where nobody says: what the released system of a version does."""
+
+    temperature: float = 0.7
+    top_p: float = 0.7
+    repetition_penalty: float = 1.2
+
+
+# A family is an architecture with its special tokens and prompts; versions of a family differ in size and weights only.
+FISH, S1 = "fish", "s1"  # Fish Speech 1.5 and minnow; OpenAudio S1-mini
+_S1_KEYS = frozenset(
+    ("attention_o_bias", "attention_qk_norm", "fast_attention_o_bias", "fast_attention_qk_norm")
+)  # in config.json of that family alone
+
+
+@dataclass(frozen=True)
 class ModelVersion:
     """Names and formats of one model version. Paths are relative to the folder the user works in."""
 
@@ -38,16 +55,19 @@ class ModelVersion:
     folder: Path  # where its files are looked for and downloaded to
     codec_file: str  # codec weights inside the folder
     codec_config: str  # name of a yaml in configs/codec
-    prompt_format: str  # module of fish_speech.text that lays out its prompts
+    family: str  # FISH or S1: which model, tokenizer and prompts
+    optional_files: tuple[str, ...] = ()  # downloaded with the others, and not missed where they are not
+    gated: bool = False  # whether the hub gives it only to those who accepted its terms
     revision: str = "main"  # branch, tag or commit; hub.py holds a folder to the commit that its first download saw
     recipe: Recipe = Recipe()
+    sampling: SamplingDefaults = SamplingDefaults()
     uses_reference: bool = True  # whether a merged voice opens its prompts with the reference clip that it brings
     markers: bool = False  # whether it obeys markers of mood and tone in its text (text/markers.py)
     made_by: str = ""  # the page that says how to make its files anew, where no hub has them
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Every file a run needs; special_tokens.json is written by us and never read."""
+        """Every file a run needs."""
         return (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, self.codec_file)
 
     def codec_in(self, *folders: Path) -> Path | None:
@@ -75,7 +95,19 @@ VERSIONS: dict[str, ModelVersion] = {
         folder=Path("checkpoints/fish-speech-1.5"),
         codec_file="firefly-gan-vq-fsq-8x1024-21hz-generator.pth",
         codec_config="firefly_gan_vq",
-        prompt_format="prompt",
+        family=FISH,
+    ),
+    "s1-mini": ModelVersion(
+        name="s1-mini",
+        hub_id="fishaudio/openaudio-s1-mini",
+        folder=Path("checkpoints/openaudio-s1-mini"),
+        codec_file="codec.pth",
+        codec_config="modded_dac_vq",
+        family=S1,
+        optional_files=(SPECIAL_TOKENS_FILE,),
+        gated=True,
+        sampling=SamplingDefaults(0.8, 0.8, 1.1),
+        markers=True,
     ),
     "minnow": ModelVersion(
         name="minnow",
@@ -83,7 +115,7 @@ VERSIONS: dict[str, ModelVersion] = {
         folder=Path("checkpoints/minnow"),
         codec_file="codec.pth",
         codec_config="minnow",
-        prompt_format="prompt",
+        family=FISH,
         # So small a base has no room to spare: adapters hardly change its voice, and it was trained on short samples.
         # Held-out loss is lowest after five passes over ten minutes of speech; the voice is nearer after some more.
         recipe=Recipe(
@@ -102,21 +134,55 @@ VERSIONS: dict[str, ModelVersion] = {
 DEFAULT_VERSION = "1.5"
 
 
-def config_of_codec(codec: Path, model_version: str = DEFAULT_VERSION) -> str:
-    """The config of codec weights: beside them, else of the version that names its codec so, else of `model_version`."""
-    asked = VERSIONS[model_version]
-    named = (version for version in (asked, *VERSIONS.values()) if version.codec_file == codec.name)
-    return next(named, asked).config_of(codec)
+def family_of(config: Mapping[str, Any]) -> str:
+    """The family of a model by the keys of its config.json: each family's tools write their own."""
+    return S1 if _S1_KEYS & set(config) and "share_codebook_embeddings" not in config else FISH
+
+
+def family_of_folder(folder: Path) -> str | None:
+    """The family of the model in `folder`; None if it has no config.json that can be read."""
+    config = _read_object(Path(folder) / CONFIG_FILE)
+    return family_of(config) if config else None
+
+
+def version_of_folder(folder: Path) -> ModelVersion | None:
+    """The version of a model folder: what its voice.json says, else the first of its family whose codec it has.
+
+    None if it has no config.json; a folder without codec is taken for the first version of its family.
+    """
+    family = family_of_folder(folder)
+    if family is None:
+        return None
+    named = VERSIONS.get(str(read_voice(folder).get("model_version")))
+    if named is not None and named.family == family:
+        return named
+    candidates = [version for version in VERSIONS.values() if version.family == family]
+    having = (version for version in candidates if (Path(folder) / version.codec_file).is_file())
+    return next(having, candidates[0])
+
+
+def config_of_codec(codec: Path, model_version: str | None = None) -> str:
+    """The config of codec weights: the yaml beside them, else that of `model_version` if its codec is called so, else of
+    the version that the model beside them has, else of the first that calls its codec so, else of `model_version`.
+    """
+    if codec.with_suffix(".yaml").is_file():
+        return str(codec.with_suffix(".yaml"))
+    asked, beside = VERSIONS.get(str(model_version)), version_of_folder(codec.parent)
+    named = (version for version in (asked, beside, *VERSIONS.values()) if version and version.codec_file == codec.name)
+    return next(named, asked or VERSIONS[DEFAULT_VERSION]).codec_config
 
 
 def read_voice(folder: Path) -> dict[str, Any]:
     """What voice.json in a model folder says; nothing where there is none, as in a base, or one that is torn or odd."""
-    path = folder / VOICE_FILE
+    return _read_object(folder / VOICE_FILE)
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     try:
-        voice = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= _MOST_VOICE_BYTES else {}
+        values = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= _MOST_JSON_BYTES else {}
     except (OSError, ValueError, RecursionError):
         return {}
-    return voice if isinstance(voice, dict) else {}
+    return values if isinstance(values, dict) else {}
 
 
 def named_codec(folder: Path) -> Path | None:

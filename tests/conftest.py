@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent / "golden"))
 from fill import fill_state_dict
 
 GOLDEN = Path(__file__).parent / "golden" / "fish-1.5"
+S1_GOLDEN = Path(__file__).parent / "golden" / "openaudio-s1-mini"
 REPO = Path(__file__).parents[1]
 
 
@@ -33,18 +34,30 @@ def no_cache_of_earlier_runs(tmp_path_factory):
     os.environ["FISH_SPEECH_CACHE"] = str(tmp_path_factory.mktemp("speech_cache"))
 
 
+def read_golden(path: Path):
+    """Read a golden file: .json to values, .npz to a dict of arrays."""
+    if path.suffix == ".json":
+        return json.loads(path.read_text(encoding="utf-8"))
+    with np.load(path) as arrays:
+        return {key: arrays[key] for key in arrays.files}
+
+
 @pytest.fixture(scope="session")
 def golden():
-    """Read a golden file by name: .json to values, .npz to a dict of arrays."""
+    """Read a golden file of Fish Speech 1.5 by name."""
+    return lambda name: read_golden(GOLDEN / name)
 
-    def read(name: str):
-        path = GOLDEN / name
-        if path.suffix == ".json":
-            return json.loads(path.read_text(encoding="utf-8"))
-        with np.load(path) as arrays:
-            return {key: arrays[key] for key in arrays.files}
 
-    return read
+@pytest.fixture(scope="session")
+def s1_golden():
+    """Read a golden file of OpenAudio S1-mini by name."""
+    return lambda name: read_golden(S1_GOLDEN / name)
+
+
+@pytest.fixture(scope="session")
+def s1_golden_folder() -> Path:
+    """Where the golden answers of S1-mini lie."""
+    return S1_GOLDEN
 
 
 @pytest.fixture(scope="session")
@@ -80,10 +93,10 @@ def make_clips():
 
 @pytest.fixture(scope="session")
 def fill():
-    """Fill a module's weights by the golden rule, in place."""
+    """Fill a module's parameters by the golden rule, in place; never its buffers."""
 
     def fill_module(module: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-        module.load_state_dict(fill_state_dict(module.state_dict(), seed))
+        module.load_state_dict(fill_state_dict(dict(module.named_parameters()), seed), strict=False)
         return module
 
     return fill_module
@@ -101,6 +114,26 @@ def golden_dual_ar(golden, fill):
         if lora:
             install_lora(model, LoraConfig(**lora))
         return fill(model).eval()
+
+    return build
+
+
+@pytest.fixture()
+def s1_golden_dual_ar(s1_golden, fill):
+    """Build a golden tiny S1 model ('A' or 'B'), optionally with LoRA, filled by the rule, in eval mode.
+
+    `scale_codebook_embeddings=False` gives the released system's training path (see the golden README).
+    """
+    from fish_speech.models import DualAR, DualARConfig, LoraConfig, install_lora
+
+    def build(name: str = "A", lora: dict | None = None, **changes) -> DualAR:
+        manifest = s1_golden("manifest.json")
+        given = {**manifest["models"][f"llama_{name}"]["config"], **changes}
+        ids = manifest["tokenizer"]
+        model = DualAR(DualARConfig.from_mapping(given), ids["semantic_begin_id"], ids["semantic_end_id"])
+        if lora:
+            install_lora(model, LoraConfig(**lora))
+        return fill(model, manifest["seed"]).eval()
 
     return build
 

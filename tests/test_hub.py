@@ -30,7 +30,7 @@ VERSION = ModelVersion(
     folder=Path("checkpoints/tiny-voice"),
     codec_file="codec.pth",
     codec_config="firefly_gan_vq",
-    prompt_format="prompt",
+    family="fish",
 )
 MODEL_BYTES = 300_000
 FILES = {
