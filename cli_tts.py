@@ -85,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_anything()
     task = task_of(options)
     check(task, options, flags.given_flags(argv))
+    if task in ("speak", "batch", "create reference"):
+        speaking_flags.settle_model(options)
     allow_mps_fallback(options.device, options.force_mps)
     terminate_like_interrupt()
     from fish_speech.speaking import tasks

@@ -13,6 +13,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from fish_speech import arguments as flags
@@ -84,7 +85,7 @@ def add_extraction(group: argparse._ActionsContainer) -> None:
 
 def add_training(group: argparse._ActionsContainer) -> None:
     """Add what decides the result of training."""
-    default = flags.recipe_default
+    default = partial(flags.version_default, "recipe")
     safe = VERSIONS[flags.DEFAULT_VERSION].recipe.safe_learning_rate
     group.add_argument("--max-steps", type=flags.positive_int, help=f"optimizer steps ({default('max_steps')})")
     group.add_argument("--max-epochs", type=flags.positive_int,

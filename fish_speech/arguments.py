@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from typing import Literal
 
 from .device import DEVICES, PRECISIONS
 from .versions import DEFAULT_VERSION, VERSIONS
@@ -55,20 +56,19 @@ def add_precision(parser: argparse._ActionsContainer) -> None:
 
 
 def add_model_version(parser: argparse._ActionsContainer) -> None:
-    """Add `--model-version`."""
+    """Add `--model-version`; None where it is not given, see versions.settle_version."""
     parser.add_argument(
         "--model-version",
-        default=DEFAULT_VERSION,
         choices=sorted(VERSIONS),
-        help=f"which base model (default: {DEFAULT_VERSION})",
+        help=f"which base model (default: what the model folder is, else {DEFAULT_VERSION})",
     )
 
 
-def recipe_default(name: str, unset: str = "") -> str:
-    """For help: the default of a flag by the versions' recipes; `unset` says what happens where a recipe has None."""
+def version_default(part: Literal["recipe", "sampling"], name: str, unset: str = "") -> str:
+    """For help: the default of a flag by a part of the versions; `unset` says what happens where that has None."""
     shown = {}
     for version in VERSIONS.values():
-        value = getattr(version.recipe, name)
+        value = getattr(getattr(version, part), name)
         shown[version.name] = unset if value is None else f"{value:g}" if isinstance(value, float) else str(value)
     usual = shown[DEFAULT_VERSION]
     others = [f"; {version} {value}" for version, value in shown.items() if value != usual]

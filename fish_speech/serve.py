@@ -72,6 +72,7 @@ def main() -> int:
     loopback = is_loopback(options.host)
     if key is None and not loopback:
         raise key_needed(options.host)
+    version = flags.settle_model(options)
     settings = flags.voice_settings(options)
     check_voice(options)
     from .serving.http import bind
@@ -90,7 +91,7 @@ def main() -> int:
     limits = Limits(waiting=options.queue, characters=options.max_characters)
     voices = VoiceShelf(options.voices_dir)
     queue = SpeechQueue(lambda: load(options, settings, voices), limits)
-    app = create_app(queue, voices, model_name(options, settings), key, names, options.seed)
+    app = create_app(queue, voices, model_name(options, settings), key, names, options.seed, version.sampling)
     host = f"[{options.host}]" if ":" in options.host else options.host
     logger.info("http://%s:%d/  %s", host, taken.getsockname()[1], "with an API key" if key else "without an API key")
     try:

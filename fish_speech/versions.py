@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError
+
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.pth"
 TOKENIZER_FILE = "tokenizer.tiktoken"
@@ -159,6 +161,22 @@ def version_of_folder(folder: Path) -> ModelVersion | None:
     candidates = [version for version in VERSIONS.values() if version.family == family]
     having = (version for version in candidates if (Path(folder) / version.codec_file).is_file())
     return next(having, candidates[0])
+
+
+def settle_version(asked: str | None, folder: Path | None) -> ModelVersion:
+    """The version asked for, else that of the model `folder`, else the default.
+
+    Raises UserError if the folder's model is of another family than the version asked for.
+    """
+    found = None if folder is None else version_of_folder(folder)
+    version = VERSIONS[asked] if asked is not None else found or VERSIONS[DEFAULT_VERSION]
+    if found is not None and found.family != version.family:
+        raise UserError(
+            f"{folder} is no model of version {version.name}",
+            f"its config.json is that of {found.name}",
+            f"use --model-version {found.name}, or leave it out: the folder says which it is",
+        )
+    return version
 
 
 def config_of_codec(codec: Path, model_version: str | None = None) -> str:

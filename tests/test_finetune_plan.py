@@ -111,4 +111,6 @@ def test_help_shows_the_recipes_as_they_are(monkeypatch):
     assert f"1e-5 to {VERSIONS['1.5'].recipe.safe_learning_rate:g} is safe for 1.5" in said
     other = replace(VERSIONS["minnow"], recipe=replace(VERSIONS["minnow"].recipe, max_steps=12345))
     monkeypatch.setitem(VERSIONS, "minnow", other)
-    assert arguments.recipe_default("max_steps") == f"default: {VERSIONS['1.5'].recipe.max_steps}; minnow 12345"
+    assert (
+        arguments.version_default("recipe", "max_steps") == f"default: {VERSIONS['1.5'].recipe.max_steps}; minnow 12345"
+    )

@@ -12,7 +12,7 @@ from .. import configs
 from ..arguments import runner_problem
 from ..errors import UserError
 from ..prepare import flags as prepare_flags
-from ..versions import VERSIONS
+from ..versions import VERSIONS, settle_version
 
 STEPS = ("prepare_data", "extract_tokens", "build_dataset", "train", "tournament", "merge_weights")
 _TRAINING = (
@@ -54,13 +54,29 @@ class Work:
 
 
 def fill_in(options: argparse.Namespace) -> None:
-    """Put the model version's way of training where the user says nothing."""
+    """Put the base's version, and its way of training, where the user says nothing."""
+    _settle_base(options)
     recipe = VERSIONS[options.model_version].recipe
     if options.max_steps is not None or options.max_epochs is not None:  # the user's word alone says how long
         recipe = replace(recipe, max_steps=1_000_000_000, max_epochs=None)
     for name, value in asdict(recipe).items():
         if getattr(options, name, value) is None:
             setattr(options, name, value)
+
+
+def _settle_base(options: argparse.Namespace) -> None:
+    """Fill in the model version: that of the base, named or recorded by the project, where the user does not say it.
+
+    Raises UserError where the base is of another family than the version asked for.
+    """
+    base = options.pretrained_ckpt_path
+    anew = options.full_pipeline or options.train or options.extract_tokens
+    if base is None and not anew and (options.merge_weights or options.tournament):
+        from .starts import recorded_path
+
+        check_project(options.project)
+        base = recorded_path(options.project, "base")
+    options.model_version = settle_version(options.model_version, base).name
 
 
 def is_prepared(folder: Path) -> bool:

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Receive, Scope, Send
 
+from ..versions import SamplingDefaults
 from . import page
 from .errors import as_api_error, handle_errors
 from .formats import FORMATS, rate_of
@@ -34,11 +35,12 @@ def create_app(
     key: str | None = None,
     names: Collection[str] | None = None,
     seed: int = 42,
+    sampling: SamplingDefaults = SamplingDefaults(),
 ) -> FastAPI:
     """The server's application.
 
     model: the name it is offered by. key: what clients must send, if any. names: hosts it answers to; None: any.
-    seed: for requests that name none.
+    seed, sampling: for requests that name none.
     """
     app = FastAPI(title="fish-speech-voice-toolkit", openapi_url=None, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, key=key, names=names)
@@ -50,7 +52,9 @@ def create_app(
         body = parse_body(await read_body(request, queue.limits), queue.limits, model)
         queue.check_ready()
         references = await run_in_threadpool(voices.references, body.voice)
-        return SpokenResponse(queue, queue.submit(speech_request(body, references, seed), body.response_format))
+        return SpokenResponse(
+            queue, queue.submit(speech_request(body, references, seed, sampling), body.response_format)
+        )
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import Request
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
 from ..text.segments import split_segments
+from ..versions import SamplingDefaults
 from .errors import ApiError
 from .formats import available
 from .limits import Limits
@@ -43,9 +45,9 @@ class SpeechBody(BaseModel):
     pitch: float = 0.0
     volume: float = 0.0
     seed: int | None = Field(None, ge=0, le=_MOST_SEED)
-    temperature: float = 0.7
-    top_p: float = 0.7
-    repetition_penalty: float = 1.2
+    temperature: float | None = None  # as the model version has it, likewise below
+    top_p: float | None = None
+    repetition_penalty: float | None = None
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:
@@ -113,14 +115,20 @@ def _first_problem(error: ValidationError) -> ApiError:
     return ApiError(400, f"{field}: {problem['msg']}", kind, field)
 
 
-def speech_request(body: SpeechBody, references: Sequence[Reference], seed: int) -> SpeechRequest:
-    """What the speaker is asked; `seed` is taken where the client names none. Raises ApiError for senseless settings."""
+def speech_request(
+    body: SpeechBody, references: Sequence[Reference], seed: int, usual: SamplingDefaults
+) -> SpeechRequest:
+    """What the speaker is asked; `seed` and `usual` are taken where the client says nothing.
+
+    Raises ApiError for senseless settings.
+    """
     from ..synthesis.effects import Effects
     from ..synthesis.sampling import SamplingConfig
     from ..synthesis.speak import SpeechRequest
 
     try:
-        sampling = SamplingConfig(body.temperature, body.top_p, body.repetition_penalty)
+        said = {name: getattr(body, name) for name in asdict(usual)}
+        sampling = SamplingConfig(**asdict(usual) | {name: value for name, value in said.items() if value is not None})
         effects = Effects(body.speed, body.pitch, body.volume)
     except ValueError as error:
         message = str(error)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import arguments as flags
 from ..errors import UserError
-from ..versions import VERSIONS
+from ..marker_names import MARKERS
+from ..versions import VERSIONS, ModelVersion, settle_version
 from .batch_line import MAX_SEED
 from .loading import QUANTIZATIONS, VoiceSettings
 from .references import VOICES_FOLDER, ReferenceChoice
@@ -36,6 +38,16 @@ def add_model(group: argparse._ActionsContainer) -> None:
         "--quantize", choices=QUANTIZATIONS, default="none", help="int8: weights in 8 bits, on the CPU (default: none)"
     )
     flags.add_offline(group)
+
+
+def settle_model(options: argparse.Namespace) -> ModelVersion:
+    """Fill in the model version, and how tokens are drawn where nobody says. Raises UserError where flags contradict."""
+    version = settle_version(options.model_version, options.model_path)
+    options.model_version = version.name
+    for name, value in asdict(version.sampling).items():
+        if getattr(options, name, value) is None:
+            setattr(options, name, value)
+    return version
 
 
 def voice_settings(options: argparse.Namespace) -> VoiceSettings:
@@ -111,9 +123,13 @@ def reference_choice(options: argparse.Namespace) -> ReferenceChoice:
 
 def add_sampling(group: argparse._ActionsContainer) -> None:
     """Add how tokens are drawn and how long a segment may be."""
-    group.add_argument("--temperature", type=float, default=0.7, help="0-2; 0 takes the likeliest (default: 0.7)")
-    group.add_argument("--top-p", type=float, default=0.7, help="share of probability kept (default: 0.7)")
-    group.add_argument("--repetition-penalty", type=float, default=1.2, help="1 is none (default: 1.2)")
+    for flag, what in (
+        ("--temperature", "0-2; 0 takes the likeliest"),
+        ("--top-p", "share of probability kept"),
+        ("--repetition-penalty", "1 is none"),
+    ):
+        default = flags.version_default("sampling", flag[2:].replace("-", "_"))
+        group.add_argument(flag, type=float, help=f"{what} ({default})")
     group.add_argument("--max-new-tokens", type=flags.non_negative_int, metavar="N",
                        help="frames per segment; 0: the model's limit (default: by its text)")  # fmt: skip
     group.add_argument("--chunk-length", type=flags.positive_int, default=200, metavar="N",
@@ -152,14 +168,15 @@ def effects(speed: float, pitch: float, volume: float) -> Effects:
 
 
 def add_markers(group: argparse._ActionsContainer) -> None:
-    """Add moods and tones, for versions that obey them."""
-    for kind, example in (("emotion", "joyful"), ("tone", "whispering"), ("effect", "laughing")):
-        group.add_argument(f"--{kind}", metavar="NAME", help=f"as {example}; for versions that know such markers")
+    """Add moods, tones and sounds, for versions that obey markers, with all their names."""
+    obeyed = "; ".join(version.name for version in VERSIONS.values() if version.markers)
+    for kind, names in MARKERS.items():
+        group.add_argument(f"--{kind}", metavar="NAME", help=f"{obeyed} only: {', '.join(names)}")
 
 
 def marker_of(options: argparse.Namespace) -> str:
     """What add_markers' flags put before each segment. Raises UserError where the version does not obey them."""
-    from ..text.markers import MARKERS, check_markers, with_marker
+    from ..text.markers import check_markers, with_marker
 
     asked = {kind: getattr(options, kind) for kind in MARKERS}
     check_markers(options.model_version, VERSIONS[options.model_version].markers, asked)

@@ -10,22 +10,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 
 from ..errors import UserError
-
-# As OpenAudio S1-mini documents them.
-EMOTIONS = (
-    "angry", "sad", "excited", "surprised", "satisfied", "delighted", "scared", "worried", "upset", "nervous",
-    "frustrated", "depressed", "empathetic", "embarrassed", "disgusted", "moved", "proud", "relaxed", "grateful",
-    "confident", "interested", "curious", "confused", "joyful", "disdainful", "unhappy", "anxious", "hysterical",
-    "indifferent", "impatient", "guilty", "scornful", "panicked", "furious", "reluctant", "keen", "disapproving",
-    "negative", "denying", "astonished", "serious", "sarcastic", "conciliative", "comforting", "sincere", "sneering",
-    "hesitating", "yielding", "painful", "awkward", "amused",
-)  # fmt: skip
-TONES = ("in a hurry tone", "shouting", "screaming", "whispering", "soft tone")
-EFFECTS = (
-    "laughing", "chuckling", "sobbing", "crying loudly", "sighing", "panting", "groaning", "crowd laughing",
-    "background laughter", "audience laughing",
-)  # fmt: skip
-MARKERS: Mapping[str, tuple[str, ...]] = {"emotion": EMOTIONS, "tone": TONES, "effect": EFFECTS}  # by their flags
+from ..marker_names import MARKERS
 
 _BRACKETS = re.compile(r"[(（]([^()（）]{1,60})[)）]")
 # Also what people write for a mood that has another name here: no marker, and read aloud by every version.

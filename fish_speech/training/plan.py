@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoint import list_checkpoints
 from ..device import DeviceChoice
-from ..versions import DEFAULT_VERSION, VERSIONS, ModelVersion
+from ..versions import VERSIONS, ModelVersion, settle_version
 from .memory import activation_bytes, free_bytes
 from .plan_text import render
 from .plan_warnings import warnings_of
@@ -187,11 +187,9 @@ def plan_run(
 
 
 def version_of(config: Any) -> ModelVersion:
-    """The model version that finetune_tts.py noted in the config, else the one whose folder the base is, else 1.5."""
+    """The model version that finetune_tts.py noted in the config, else that of the base, else 1.5."""
     named = VERSIONS.get(str(config.get("model_version")))
-    base = Path(config.pretrained_ckpt_path).resolve()
-    by_folder = (version for version in VERSIONS.values() if version.folder.resolve() == base)
-    return named or next(by_folder, VERSIONS[DEFAULT_VERSION])
+    return named or settle_version(None, Path(config.pretrained_ckpt_path))
 
 
 def _times(

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from fish_speech.serving.errors import ApiError
 from fish_speech.serving.limits import Limits
-from fish_speech.serving.requests import parse_body
+from fish_speech.serving.requests import parse_body, speech_request
 from fish_speech.serving.voices import VoiceShelf
+from fish_speech.versions import SamplingDefaults
 
 from .harness import GatedSpeaker, serving
 
@@ -264,3 +265,9 @@ def test_no_body_at_all_raises_anything_but_an_api_error(data):
         assert error.status in (400, 404)
     else:
         assert body.input.strip()
+
+
+def test_what_a_client_leaves_open_is_drawn_as_the_version_has_it():
+    body = parse_body(json.dumps({**SHORT, "top_p": 0.5}).encode(), Limits())
+    sampling = speech_request(body, (), 7, SamplingDefaults(0.8, 0.9, 1.1)).sampling
+    assert (sampling.temperature, sampling.top_p, sampling.repetition_penalty) == (0.8, 0.5, 1.1)

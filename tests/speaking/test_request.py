@@ -19,6 +19,7 @@ def parsed(*argv: str):
     options = cli_tts.make_parser().parse_args(argv)
     task = task_of(options)
     check(task, options, given_flags(argv))
+    flags.settle_model(options)
     return task, options
 
 
@@ -120,3 +121,21 @@ sys.exit(cli_tts.main(["Hello.", "--device", "mps"]))
     environment = {name: value for name, value in os.environ.items() if name != "PYTORCH_ENABLE_MPS_FALLBACK"}
     result = subprocess.run([sys.executable, "-c", code], env={**environment, "PYTHONPATH": str(REPO)}, check=False)
     assert result.returncode == 7
+
+
+def test_sampling_is_that_of_the_version_where_nobody_says(tmp_path):
+    (tmp_path / "config.json").write_text('{"attention_qk_norm": true}', encoding="utf-8")
+    _, options = parsed("Hello.", "--model-path", str(tmp_path), "--top-p", "0.5")
+    assert options.model_version == "s1-mini"
+    assert (options.temperature, options.top_p, options.repetition_penalty) == (0.8, 0.5, 1.1)
+    _, options = parsed("Hello.")
+    assert options.model_version == "1.5"
+    assert (options.temperature, options.top_p, options.repetition_penalty) == (0.7, 0.7, 1.2)
+
+
+def test_markers_are_listed_in_the_help_and_put_before_the_text_of_a_version_that_obeys_them():
+    said = " ".join(cli_tts.make_parser().format_help().split())
+    for name in ("joyful", "whispering", "in a hurry tone", "audience laughing"):
+        assert name in said
+    _, options = parsed("Hello.", "--model-version", "s1-mini", "--emotion", "joyful", "--tone", "whispering")
+    assert flags.marker_of(options) == "(joyful) (whispering) "

@@ -11,6 +11,7 @@ import pytest
 import cli_tts
 from fish_speech.errors import UserError
 from fish_speech.speaking import say, say_batch
+from fish_speech.speaking.options import settle_model
 
 from ..conftest import REPO
 
@@ -39,7 +40,9 @@ def desk(tmp_path, monkeypatch):
 
 
 def parsed(*argv: object):
-    return cli_tts.make_parser().parse_args([str(word) for word in argv])
+    options = cli_tts.make_parser().parse_args([str(word) for word in argv])
+    settle_model(options)
+    return options
 
 
 def batch(desk, *lines: dict, flags=()):
