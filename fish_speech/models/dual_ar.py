@@ -6,116 +6,21 @@ transformer predicts the next frame's codes, one codebook after another (Fish-Sp
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from .dual_ar_config import DualARConfig as DualARConfig
+from .teacher_forcing import TEACHER_FORCING, Frames, next_column
 from .transformer import Block, KVCache, RMSNorm, RotaryTable, run_blocks
-
-SEMANTIC_TOKENS = 1024  # semantic ids in the vocabulary, whatever the codebook size
-
-
-@dataclass(frozen=True)
-class DualARConfig:
-    """What a DualAR model is; `config.json` beside the weights. Null sizes are derived when it is made."""
-
-    model_type: str = "dual_ar"
-    vocab_size: int = 32000
-    n_layer: int = 32
-    n_head: int = 32
-    dim: int = 4096
-    intermediate_size: int | None = None  # None: 8/3 of dim, rounded up to a multiple of 256
-    n_local_heads: int = -1  # KV heads; -1: as many as heads
-    head_dim: int = 64  # always replaced by dim // n_head
-    rope_base: float = 10000
-    norm_eps: float = 1e-5
-    max_seq_len: int = 2048  # tokens
-    dropout: float = 0.0  # on attention weights, while training
-    tie_word_embeddings: bool = True
-    attention_qkv_bias: bool = False
-    codebook_size: int = 160
-    num_codebooks: int = 4
-    use_gradient_checkpointing: bool = True
-    initializer_range: float = 0.02
-    is_reward_model: bool = False
-    share_codebook_embeddings: bool = True
-    scale_codebook_embeddings: bool = False
-    n_fast_layer: int = 4
-    fast_dim: int | None = None  # None: as the slow part, likewise below
-    fast_n_head: int | None = None
-    fast_n_local_heads: int | None = None
-    fast_head_dim: int | None = None
-    fast_intermediate_size: int | None = None
-    fast_attention_qkv_bias: bool | None = None
-
-    def __post_init__(self) -> None:
-        derived: dict[str, Any] = {}
-        if self.n_local_heads == -1:
-            derived["n_local_heads"] = self.n_head
-        if self.intermediate_size is None:
-            hidden = int(2 * 4 * self.dim / 3)
-            derived["intermediate_size"] = -(-hidden // 256) * 256
-        if self.n_head < 1 or self.dim % self.n_head:
-            raise ValueError(f"dim {self.dim} is not a multiple of n_head {self.n_head}")
-        derived["head_dim"] = self.dim // self.n_head
-        for name, value in derived.items():
-            object.__setattr__(self, name, value)
-        slow = ("dim", "n_head", "n_local_heads", "head_dim", "intermediate_size", "attention_qkv_bias")
-        for name in slow:
-            if not getattr(self, f"fast_{name}"):
-                object.__setattr__(self, f"fast_{name}", getattr(self, name))
-        self._check()
-
-    def _check(self) -> None:
-        if self.model_type != "dual_ar":
-            raise ValueError(f"model_type is {self.model_type!r}; only 'dual_ar' models are supported")
-        counts: tuple[str, ...] = (
-            "vocab_size",
-            "n_layer",
-            "n_local_heads",
-            "intermediate_size",
-            "max_seq_len",
-            "codebook_size",
-        )
-        counts += ("num_codebooks", "n_fast_layer", "fast_dim", "fast_n_head", "fast_n_local_heads")
-        for name in counts:
-            value = getattr(self, name)
-            if not isinstance(value, int) or not 0 < value <= 1 << 24:
-                raise ValueError(f"{name} is {value!r}; expected a whole number from 1 to {1 << 24}")
-        if self.fast_dim % self.fast_n_head:  # type: ignore[operator]
-            raise ValueError(f"fast_dim {self.fast_dim} is not a multiple of fast_n_head {self.fast_n_head}")
-        for heads, kv in ((self.n_head, self.n_local_heads), (self.fast_n_head, self.fast_n_local_heads)):
-            if heads % kv:  # type: ignore[operator]
-                raise ValueError(f"{heads} heads cannot share {kv} KV heads evenly")
-        if not self.share_codebook_embeddings:
-            raise ValueError("share_codebook_embeddings false is not supported: training and generation would differ")
-        if self.is_reward_model:
-            raise ValueError("reward models are not supported")
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> DualARConfig:
-        """Make a config from `config.json`'s content; keys that no model uses are ignored, wrong values raise ValueError."""
-        known = {field.name for field in fields(cls)}
-        return cls(**{name: value for name, value in values.items() if name in known})
-
-    def with_max_length(self, max_length: int) -> DualARConfig:
-        """Return the config for sequences of at most `max_length` tokens."""
-        return replace(self, max_seq_len=max_length)
-
-    def to_json(self) -> str:
-        """Return the text of `config.json` as the released tools write it."""
-        return json.dumps(asdict(self), indent=4, sort_keys=True, ensure_ascii=False)
 
 
 class DualAROutput(NamedTuple):
-    """Logits for every position: what comes at the next one."""
+    """Logits: what comes at the next position."""
 
     token_logits: Tensor  # (batch, tokens, vocab)
-    codebook_logits: Tensor  # (batch, tokens, codebooks, codebook_size)
+    codebook_logits: Tensor  # FISH (batch, tokens, codebooks, codebook_size), S1 (frames, codebooks, codebook_size)
 
 
 class DualAR(nn.Module):
@@ -123,18 +28,29 @@ class DualAR(nn.Module):
 
     tokenizer: Any = None  # set by the loader
 
-    def __init__(self, config: DualARConfig, semantic_begin_id: int):
+    def __init__(self, config: DualARConfig, semantic_begin_id: int, semantic_end_id: int | None = None):
+        """Make the model with new weights; `semantic_end_id` None: the family's number of ids from the first one on."""
         super().__init__()
         self.config = config
         self.semantic_begin_id = semantic_begin_id
-        self.semantic_end_id = semantic_begin_id + SEMANTIC_TOKENS - 1
+        last = semantic_begin_id + config.semantic_tokens - 1
+        self.semantic_end_id = last if semantic_end_id is None else semantic_end_id
         self.recompute_activations = False  # set by training where memory is short
         c = config
         self.embeddings = nn.Embedding(c.vocab_size, c.dim)
         self.codebook_embeddings = nn.Embedding(c.codebook_size * c.num_codebooks, c.dim)
         self.layers = nn.ModuleList(
             Block(
-                c.dim, c.n_head, c.n_local_heads, c.intermediate_size or 0, c.attention_qkv_bias, c.dropout, c.norm_eps
+                c.dim,
+                c.n_head,
+                c.n_local_heads,
+                c.intermediate_size or 0,
+                c.attention_qkv_bias,
+                c.dropout,
+                c.norm_eps,
+                c.head_dim,
+                c.attention_o_bias,
+                c.attention_qk_norm,
             )
             for _ in range(c.n_layer)
         )
@@ -145,15 +61,25 @@ class DualAR(nn.Module):
         if c.fast_dim != c.dim:
             self.fast_project_in = nn.Linear(c.dim, c.fast_dim)
         self.fast_embeddings = nn.Embedding(c.codebook_size, c.fast_dim)
-        heads, kv_heads, hidden = c.fast_n_head, c.fast_n_local_heads or 0, c.fast_intermediate_size or 0
-        bias = bool(c.fast_attention_qkv_bias)
         self.fast_layers = nn.ModuleList(
-            Block(c.fast_dim, heads, kv_heads, hidden, bias, c.dropout, c.norm_eps) for _ in range(c.n_fast_layer)
+            Block(
+                c.fast_dim,
+                c.fast_n_head,
+                c.fast_n_local_heads or 0,
+                c.fast_intermediate_size or 0,
+                bool(c.fast_attention_qkv_bias),
+                c.dropout,
+                c.norm_eps,
+                c.fast_head_size,
+                bool(c.fast_attention_o_bias),
+                bool(c.fast_attention_qk_norm),
+            )
+            for _ in range(c.n_fast_layer)
         )
         self.fast_norm = RMSNorm(c.fast_dim, c.norm_eps)
         self.fast_output = nn.Linear(c.fast_dim, c.codebook_size, bias=False)
-        self._rope = RotaryTable(c.dim // c.n_head, c.rope_base)
-        self._fast_rope = RotaryTable(c.fast_dim // c.fast_n_head, c.rope_base)
+        self._rope = RotaryTable(c.head_dim or 0, c.rope_base)
+        self._fast_rope = RotaryTable(c.fast_head_size, c.rope_base)
 
     def reset_parameters(self, rng: torch.Generator | None = None) -> None:
         """Draw all weights anew: normal(0, initializer_range) for linears and embeddings, zero biases, unit norms."""
@@ -176,7 +102,7 @@ class DualAR(nn.Module):
         return self.embeddings.weight.device
 
     def embed(self, grid: Tensor) -> Tensor:
-        """Sum the text embedding and, at semantic tokens, one embedding per codebook.
+        """Sum the text embedding and, at semantic tokens, one embedding per codebook, divided by `embedding_scale`.
 
         `grid` is (batch, 1 + codebooks, tokens): row 0 holds text or semantic ids, the rest codes. -> (batch, tokens, dim)
         """
@@ -187,10 +113,10 @@ class DualAR(nn.Module):
         # Only frames pay for the codebook lookups: text is half of a short utterance.
         frame_codes = codes.transpose(1, 2)[is_semantic] + offsets  # (frames, codebooks)
         if frame_codes.size(0):
-            x = x.masked_scatter(
-                is_semantic[..., None],
-                (x[is_semantic] + self.codebook_embeddings(frame_codes).sum(dim=1)).to(x.dtype),
-            )
+            frames = x[is_semantic] + self.codebook_embeddings(frame_codes).sum(dim=1)  # (frames, dim)
+            if self.config.embedding_scale != 1:
+                frames = frames / self.config.embedding_scale
+            x = x.masked_scatter(is_semantic[..., None], frames.to(x.dtype))
         return x
 
     def slow(self, grid: Tensor, padding_mask: Tensor | None = None, row_lengths: list[int] | None = None) -> Tensor:
@@ -235,20 +161,34 @@ class DualAR(nn.Module):
         """Bring a slow hidden state (..., dim) to the fast transformer's width (..., fast_dim)."""
         return self.fast_project_in(hidden) if self.config.fast_dim != self.config.dim else hidden
 
-    def forward(self, grid: Tensor, padding_mask: Tensor | None = None) -> DualAROutput:
+    @property
+    def semantic_ids(self) -> range:
+        """Ids of the tokens that stand for frames."""
+        return range(self.semantic_begin_id, self.semantic_end_id + 1)
+
+    def frames(self, grid: Tensor, labels: Tensor) -> Frames:
+        """Where the fast part runs in training, and on which codes; grid, labels (batch, 1 + codebooks, tokens)."""
+        return TEACHER_FORCING[self.config.family].frames(grid, labels, self.semantic_ids)
+
+    def code_labels(self, labels: Tensor) -> Tensor:
+        """The labels in (batch, 1 + codebooks, tokens) that codes are trained on -> (batch, codebooks, tokens)."""
+        return TEACHER_FORCING[self.config.family].code_labels(labels, self.semantic_ids)
+
+    def forward(self, grid: Tensor, padding_mask: Tensor | None = None, labels: Tensor | None = None) -> DualAROutput:
         """Return logits for every position of (batch, 1 + codebooks, tokens); padding_mask (batch, tokens), true = padding.
 
-        Codebook logits are zero where the next frame's codes (all but the last codebook) are all zero: the released
-        model does not run its fast part there. Costs the full vocabulary at each position; training uses `losses`.
+        The fast part runs where the released model of the family runs it (see teacher_forcing.py): by `labels`, shaped as
+        the grid, in S1; None takes the grid's next column. In FISH codebook logits are zero where it does not run, in
+        S1 only frames are there. Costs the full vocabulary at each position; training uses `losses`.
         """
         hidden = self.slow(grid, padding_mask)  # (batch, tokens, dim)
         token_logits = self.token_logits(hidden)
-        codes = next_frame_codes(grid).flatten(0, 1)  # (batch * tokens, codebooks - 1)
-        rows = frames_to_run(codes)
-        computed = self.fast_logits(hidden.flatten(0, 1)[rows], codes[rows])
-        codebook_logits = computed.new_zeros(codes.size(0), *computed.shape[1:])
-        codebook_logits = codebook_logits.index_put((rows,), computed)
-        return DualAROutput(token_logits, codebook_logits.unflatten(0, hidden.shape[:2]))
+        runs, codes = self.frames(grid, next_column(grid) if labels is None else labels)
+        computed = self.fast_logits(hidden[runs], codes[runs])  # (frames, codebooks, codebook_size)
+        if not TEACHER_FORCING[self.config.family].dense:
+            return DualAROutput(token_logits, computed)
+        codebook_logits = computed.new_zeros(*runs.shape, *computed.shape[1:])
+        return DualAROutput(token_logits, codebook_logits.index_put((runs,), computed))
 
     def new_caches(self, capacity: int) -> tuple[list[KVCache], list[KVCache]]:
         """Return empty caches for the slow layers (`capacity` tokens) and the fast layers (one frame)."""
@@ -267,15 +207,3 @@ class DualAR(nn.Module):
         rope = self._fast_rope.first(start + x.size(1), x.device, start)
         x = run_blocks(self.fast_layers, x, rope, caches=caches)[:, -1]
         return self.fast_output(self.fast_norm(x))
-
-
-def next_frame_codes(grid: Tensor) -> Tensor:
-    """Codes of the frame after each position, but for the last codebook: a grid -> (batch, tokens, codebooks - 1)."""
-    codes = grid[:, 1:-1]  # (batch, codebooks - 1, tokens)
-    return torch.cat([codes[..., 1:], torch.zeros_like(codes[..., :1])], dim=-1).transpose(1, 2)
-
-
-def frames_to_run(codes: Tensor) -> Tensor:
-    """Indices of the positions whose next frame has a code above zero; the first eight if there is none at all."""
-    rows = codes.any(dim=-1).nonzero()[:, 0]
-    return rows if rows.numel() else torch.arange(min(8, codes.size(0)), device=codes.device)

@@ -62,7 +62,7 @@ def load_dual_ar(
             "use the tokenizer and the config of the same model",
         )
     with shapes_only():
-        model = DualAR(config, tokenizer.semantic_begin_id)
+        model = DualAR(config, tokenizer.semantic_begin_id, tokenizer.semantic_end_id)
     if load_weights:
         path = weights or weights_path(folder)
         as_stored = None if quantize else dtype

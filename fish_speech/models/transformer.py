@@ -104,13 +104,31 @@ class KVCache:
 
 
 class Attention(nn.Module):
-    """Causal attention with fused projections; `wqkv` stacks queries, keys and values on its output axis."""
+    """Causal attention with fused projections; `wqkv` stacks queries, keys and values on its output axis.
 
-    def __init__(self, dim: int, heads: int, kv_heads: int, bias: bool, dropout: float):
+    head_dim: channels of a head; None shares `dim` evenly
+    norm_eps: queries and keys are normed head by head before they are turned; None leaves them as they are
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        kv_heads: int,
+        bias: bool,
+        dropout: float,
+        head_dim: int | None = None,
+        o_bias: bool = False,
+        norm_eps: float | None = None,
+    ):
         super().__init__()
-        self.heads, self.kv_heads, self.head_dim, self.dropout = heads, kv_heads, dim // heads, dropout
+        self.heads, self.kv_heads, self.head_dim, self.dropout = heads, kv_heads, head_dim or dim // heads, dropout
         self.wqkv = nn.Linear(dim, (heads + 2 * kv_heads) * self.head_dim, bias=bias)
-        self.wo = nn.Linear(dim, dim, bias=False)
+        self.wo = nn.Linear(heads * self.head_dim, dim, bias=o_bias)
+        if norm_eps is not None:
+            self.q_norm = RMSNorm(self.head_dim, norm_eps)
+            self.k_norm = RMSNorm(self.head_dim, norm_eps)
+        self.qk_norm = norm_eps is not None
 
     def forward(
         self,
@@ -125,9 +143,12 @@ class Attention(nn.Module):
         With `row_lengths`, x is (1, tokens, dim) and holds rows one after another that do not see each other.
         With `cache`, x holds the tokens that follow those in the cache.
         """
-        batch, tokens, dim = x.shape
+        batch, tokens, _ = x.shape
         widths = [self.heads + self.kv_heads, self.kv_heads]
         turned, v = self.wqkv(x).unflatten(-1, (-1, self.head_dim)).split(widths, dim=2)
+        if self.qk_norm:
+            q, k = turned.split([self.heads, self.kv_heads], dim=2)
+            turned = torch.cat([self.q_norm(q), self.k_norm(k)], dim=2)
         q, k = rotate(turned, *rope).split([self.heads, self.kv_heads], dim=2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (batch, heads, tokens, head_dim)
         if cache is not None:
@@ -137,7 +158,7 @@ class Attention(nn.Module):
         else:
             rows = zip(q.split(row_lengths, 2), k.split(row_lengths, 2), v.split(row_lengths, 2), strict=True)
             out = torch.cat([self._attend(*row, mask=None) for row in rows], dim=2)
-        return self.wo(out.transpose(1, 2).reshape(batch, tokens, dim))
+        return self.wo(out.transpose(1, 2).reshape(batch, tokens, -1))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         new, seen = q.size(2), k.size(2)
@@ -185,9 +206,21 @@ class FeedForward(nn.Module):
 class Block(nn.Module):
     """Pre-norm attention and feed-forward with residual connections."""
 
-    def __init__(self, dim: int, heads: int, kv_heads: int, hidden: int, bias: bool, dropout: float, eps: float):
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        kv_heads: int,
+        hidden: int,
+        bias: bool,
+        dropout: float,
+        eps: float,
+        head_dim: int | None = None,
+        o_bias: bool = False,
+        qk_norm: bool = False,
+    ):
         super().__init__()
-        self.attention = Attention(dim, heads, kv_heads, bias, dropout)
+        self.attention = Attention(dim, heads, kv_heads, bias, dropout, head_dim, o_bias, eps if qk_norm else None)
         self.feed_forward = FeedForward(dim, hidden)
         self.ffn_norm = RMSNorm(dim, eps)
         self.attention_norm = RMSNorm(dim, eps)

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..models.dual_ar import DualAR, frames_to_run, next_frame_codes
+from ..models.dual_ar import DualAR
+from ..models.teacher_forcing import IGNORED
 
-IGNORED = -100  # label without loss
 LOGIT_BLOCK = 2048  # positions whose vocabulary logits are in memory together
 
 
@@ -47,10 +47,10 @@ class LossSums(NamedTuple):
         return LossParts(base + semantic, base, semantic, self.hits / self.hit_count.clamp(min=1))
 
 
-def label_counts(labels: Tensor) -> Tensor:
+def label_counts(model: DualAR, labels: Tensor) -> Tensor:
     """Count the labels of tokens and of codes in (batch, 1 + codebooks, tokens) -> (2,) float32."""
-    counted = labels != IGNORED
-    return torch.stack([counted[:, 0].sum(), counted[:, 1:].sum()]).float()
+    codes = model.code_labels(labels)
+    return torch.stack([(labels[:, 0] != IGNORED).sum(), (codes != IGNORED).sum()]).float()
 
 
 def dual_ar_loss(model: DualAR, inputs: Tensor, labels: Tensor, padding_mask: Tensor) -> LossParts:
@@ -69,19 +69,15 @@ def dual_ar_sums(model: DualAR, inputs: Tensor, labels: Tensor, padding_mask: Te
     """
     real = ~padding_mask
     grid = inputs.transpose(1, 2)[real].T[None]  # (1, 1 + codebooks, tokens of all rows)
-    flat_labels = labels.transpose(1, 2)[real]  # (tokens of all rows, 1 + codebooks)
     hidden = model.slow(grid, row_lengths=real.sum(dim=1).tolist())[0]  # (tokens of all rows, dim)
 
-    token_labels = flat_labels[:, 0]
+    token_labels = labels[:, 0][real]
     has_token_label = token_labels != IGNORED
     base = _token_loss(model, hidden[has_token_label], token_labels[has_token_label])
 
-    codes = next_frame_codes(inputs)  # (batch, tokens, codebooks - 1)
-    runs = torch.zeros(real.numel(), dtype=torch.bool, device=real.device)
-    runs[frames_to_run(codes.flatten(0, 1))] = True
-    runs = runs.view_as(real)[real]  # (tokens of all rows,)
-    code_labels = flat_labels[:, 1:]
-    rows = (runs & (code_labels != IGNORED).any(dim=1)).nonzero()[:, 0]
+    runs, codes = model.frames(inputs, labels)  # (batch, tokens), (batch, tokens, codebooks - 1)
+    code_labels = model.code_labels(labels).transpose(1, 2)[real]  # (tokens of all rows, codebooks)
+    rows = (runs[real] & (code_labels != IGNORED).any(dim=1)).nonzero()[:, 0]
     code_logits = model.fast_logits(hidden[rows], codes[real][rows]).float()  # (frames, codebooks, codebook_size)
     run_labels = code_labels[rows]
     total = (code_labels != IGNORED).sum()

@@ -68,7 +68,7 @@ def test_a_step_has_one_gradient_however_it_is_split(make_module, batch, micro_b
 def test_shares_of_two_processes_add_up_to_the_step_of_one(make_module, batch, monkeypatch):
     module = make_module()
     whole, expected = gradients_of(module, batch)
-    counts = module_file.label_counts(batch["labels"])
+    counts = module_file.label_counts(module.model, batch["labels"])
     rows = len(batch["inputs"])
     totals, gradients = [], [torch.zeros_like(p) for p in module.parameters()]
     for rank in range(2):
