@@ -55,7 +55,7 @@ def test_a_model_folder_says_which_version_it_is(tmp_path):
 
 def test_a_folder_of_another_family_than_asked_for_is_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text(S1_CONFIG, encoding="utf-8")
-    with pytest.raises(UserError, match="no model of version 1.5") as refused:
+    with pytest.raises(UserError, match=r"no model of version 1\.5") as refused:
         settle_version("1.5", tmp_path)
     assert "--model-version s1-mini" in refused.value.fix
     (tmp_path / "config.json").write_text(FISH_CONFIG, encoding="utf-8")

@@ -35,13 +35,14 @@ def create_app(
     key: str | None = None,
     names: Collection[str] | None = None,
     seed: int = 42,
-    sampling: SamplingDefaults = SamplingDefaults(),
+    sampling: SamplingDefaults | None = None,
 ) -> FastAPI:
     """The server's application.
 
     model: the name it is offered by. key: what clients must send, if any. names: hosts it answers to; None: any.
-    seed, sampling: for requests that name none.
+    seed, sampling: for requests that name none; None draws as 1.5 does.
     """
+    usual = sampling or SamplingDefaults()
     app = FastAPI(title="fish-speech-voice-toolkit", openapi_url=None, docs_url=None, redoc_url=None)
     app.add_middleware(Guard, key=key, names=names)
     handle_errors(app)
@@ -52,9 +53,7 @@ def create_app(
         body = parse_body(await read_body(request, queue.limits), queue.limits, model)
         queue.check_ready()
         references = await run_in_threadpool(voices.references, body.voice)
-        return SpokenResponse(
-            queue, queue.submit(speech_request(body, references, seed, sampling), body.response_format)
-        )
+        return SpokenResponse(queue, queue.submit(speech_request(body, references, seed, usual), body.response_format))
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:

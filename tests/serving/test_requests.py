@@ -268,6 +268,6 @@ def test_no_body_at_all_raises_anything_but_an_api_error(data):
 
 
 def test_what_a_client_leaves_open_is_drawn_as_the_version_has_it():
-    body = parse_body(json.dumps({**SHORT, "top_p": 0.5}).encode(), Limits())
+    body = parse_body(json.dumps({**SHORT, "top_p": 0.5}).encode(), Limits(), "minnow")
     sampling = speech_request(body, (), 7, SamplingDefaults(0.8, 0.9, 1.1)).sampling
     assert (sampling.temperature, sampling.top_p, sampling.repetition_penalty) == (0.8, 0.5, 1.1)
