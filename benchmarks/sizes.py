@@ -15,7 +15,7 @@ from fish_speech.checkpoint import save_state_dict, save_torch
 from fish_speech.files import write_text
 from fish_speech.models import DualAR, DualARConfig, FireflyCodec, FireflyConfig, LoraConfig, install_lora
 from fish_speech.models.lora import is_lora_name
-from fish_speech.text.tokenizer import SPECIAL_TOKENS_1_5
+from fish_speech.text.special_tokens import SPECIAL_TOKENS_1_5
 from fish_speech.versions import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 
 LORA = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.01)

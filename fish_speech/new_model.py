@@ -54,7 +54,7 @@ def make_folder(output: Path, sentences: list[str], shape: dict[str, Any], merge
     from .models import DualARConfig
     from .text import Tokenizer
     from .text.byte_pairs import count_words, learn_ranks
-    from .text.prompt import SYSTEM_TEXT
+    from .text.conversation import SYSTEM_TEXT
     from .text.tokenizer import ranks_text
 
     there = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (output / name).exists()]

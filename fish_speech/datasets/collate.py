@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..text.prompt import IGNORED
+from ..text.encoded import IGNORED
 
 Example = tuple[np.ndarray, np.ndarray]  # tokens and labels, each (1 + codebooks, tokens) int64
 

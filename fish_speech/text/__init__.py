@@ -1,11 +1,9 @@
 """Text: cleaning, splitting, tokenising, and the layout of prompts. Needs numpy and tiktoken, no torch."""
 
+from .encoded import IGNORED, Encoded
 from .normalize import clean_text
-from .prompt import (
-    IGNORED,
-    Conversation,
-    Encoded,
-    Message,
+from .prompts import (
+    check_example_format,
     packed_example,
     reference_block,
     request_block,
@@ -17,10 +15,9 @@ from .tokenizer import Tokenizer
 
 __all__ = [
     "IGNORED",
-    "Conversation",
     "Encoded",
-    "Message",
     "Tokenizer",
+    "check_example_format",
     "clean_text",
     "packed_example",
     "reference_block",

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,23 +16,18 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UserError
 from ..files import write_text
 from ..versions import SPECIAL_TOKENS_FILE, TOKENIZER_FILE
+from .special_tokens import (
+    END_OF_TEXT,
+    IM_END,
+    IM_START,
+    PAD,
+    SPECIAL_TOKEN,
+    family_of_tokens,
+    special_tokens_of,
+)
 
 if TYPE_CHECKING:
     import tiktoken
-
-BEGIN_OF_TEXT, END_OF_TEXT, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|pad|>"
-IM_START, IM_END = "<|im_start|>", "<|im_end|>"
-TEXT, VOICE, INTERLEAVE = "<|text|>", "<|voice|>", "<|interleave|>"
-SEMANTIC = "<|semantic:{}|>"
-
-SPECIAL_TOKENS_1_5: tuple[str, ...] = (
-    *(BEGIN_OF_TEXT, END_OF_TEXT, PAD, IM_START, IM_END),
-    *(f"<|placeholder:{i}|>" for i in range(4)),
-    *(TEXT, VOICE, INTERLEAVE),
-    *(SEMANTIC.format(i) for i in range(1024)),
-)
-
-_SPECIAL_TOKEN = re.compile(r"<\|[^|]*\|>")
 
 # The escaped question mark in the last line but one makes it match a literal "?!"; published models were trained so.
 SPLIT_PATTERN = "|".join(
@@ -57,20 +51,25 @@ LARGEST_RANK = 1 << 24
 class Tokenizer:
     """Byte-pair tokenizer of one model version.
 
-    `path` is `tokenizer.tiktoken` or the folder that holds it. `special_tokens` lists the version's own in the order of
-    their ids; None takes those of 1.5. Pickles, so that data workers can have a copy.
+    `path` is `tokenizer.tiktoken` or the folder that holds it; the model's config.json and special_tokens.json count
+    where they lie beside it. `special_tokens` lists special tokens in the order of their ids; None takes the folder's,
+    else those of its `family`. Pickles, so that data workers can have a copy.
     """
 
     def __init__(self, path: str | Path, special_tokens: Sequence[str] | None = None):
         path = Path(path)
         self.path = path / TOKENIZER_FILE if path.is_dir() else path
         self._ranks = read_ranks(self.path)
-        names = SPECIAL_TOKENS_1_5 if special_tokens is None else special_tokens
+        names: Sequence[str]
+        if special_tokens is None:
+            self.family, names = special_tokens_of(self.path.parent, len(self._ranks))
+        else:
+            self.family, names = family_of_tokens(special_tokens), special_tokens
         self.special_tokens = {name: len(self._ranks) + i for i, name in enumerate(names)}
         self._start()
 
     def _start(self) -> None:
-        if not all(map(_SPECIAL_TOKEN.fullmatch, self.special_tokens)):
+        if not all(map(SPECIAL_TOKEN.fullmatch, self.special_tokens)):
             raise ValueError("special tokens have the form <|name|>")
         self._encoding = _make_encoding(self._ranks, self.special_tokens)
         semantic = [i for name, i in self.special_tokens.items() if name.startswith("<|semantic:")]
@@ -79,7 +78,7 @@ class Tokenizer:
         self.pad_id, self.end_of_text_id = self.id_of(PAD), self.id_of(END_OF_TEXT)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_ranks": self._ranks, "special_tokens": self.special_tokens}
+        return {name: self.__dict__[name] for name in ("path", "family", "_ranks", "special_tokens")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -109,7 +108,7 @@ class Tokenizer:
         for start in range(0, len(text), LONGEST_PIECE):
             piece = text[start : start + LONGEST_PIECE]
             # Naming only the tokens that occur saves handing a thousand names to tiktoken each time.
-            written = self.special_tokens.keys() & _SPECIAL_TOKEN.findall(piece) if allowed_special else set()
+            written = self.special_tokens.keys() & SPECIAL_TOKEN.findall(piece) if allowed_special else set()
             if not isinstance(allowed_special, bool):
                 written &= set(allowed_special)
             ids += self._encoding.encode(piece, allowed_special=written, disallowed_special=())

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 
 from fish_speech.text import (
-    Conversation,
-    Message,
     packed_example,
     reference_block,
     request_block,
     speech_prompt,
     system_block,
 )
+from fish_speech.text.conversation import Conversation, Message
 
 
 @pytest.fixture(scope="module")
