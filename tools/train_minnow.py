@@ -24,7 +24,7 @@ from fish_speech.checkpoint import list_checkpoints  # noqa: E402
 from fish_speech.configs import hydra_value  # noqa: E402
 from fish_speech.errors import run  # noqa: E402
 from fish_speech.log import setup  # noqa: E402
-from fish_speech.models.loading import codec_config  # noqa: E402
+from fish_speech.models import codec_config  # noqa: E402
 from fish_speech.pipeline import Step, run_steps  # noqa: E402
 
 OUTPUT = Path("checkpoints/minnow")

@@ -44,6 +44,11 @@ class FireflyConfig:
                 raise ValueError(f"{names} must be equal, but are {one} and {other}")
 
     @property
+    def sample_rate(self) -> int:
+        """Of the waveforms, in Hz."""
+        return self.spec_transform.sample_rate
+
+    @property
     def samples_per_frame(self) -> int:
         """Samples that one frame of codes stands for."""
         return self.spec_transform.hop_length * self.quantizer.downsample
@@ -51,7 +56,26 @@ class FireflyConfig:
     @property
     def frame_rate(self) -> float:
         """Frames of codes per second."""
-        return self.spec_transform.sample_rate / self.samples_per_frame
+        return self.sample_rate / self.samples_per_frame
+
+    @property
+    def codebooks(self) -> int:
+        """Codes per frame."""
+        return self.quantizer.n_groups
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """Number of different codes of each codebook."""
+        return (self.quantizer.codes,) * self.codebooks
+
+    @property
+    def least_samples(self) -> int:
+        """Samples of the shortest sound that gives a frame, and a mel to compare."""
+        return max(self.samples_per_frame, self.spec_transform.win_length)
+
+    def frames_of(self, samples: int) -> int:
+        """Frames of codes that lie wholly inside so many samples."""
+        return samples // self.spec_transform.hop_length // self.quantizer.downsample
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> FireflyConfig:
@@ -70,7 +94,7 @@ class FireflyConfig:
             raise ValueError(f"unknown parts of a firefly codec: {', '.join(unknown)}; known: {', '.join(parts)}")
         return cls(**{name: parts[name](**part) for name, part in values.items()})
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_mapping(self) -> dict[str, Any]:
         """Return nested plain values, to save."""
         return asdict(self)
 
@@ -91,12 +115,17 @@ class FireflyCodec(nn.Module):
     @property
     def sample_rate(self) -> int:
         """Of the waveforms, in Hz."""
-        return self.config.spec_transform.sample_rate
+        return self.config.sample_rate
 
     @property
     def codebooks(self) -> int:
         """Codes per frame."""
-        return self.config.quantizer.n_groups
+        return self.config.codebooks
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """Number of different codes of each codebook; all have as many."""
+        return self.config.codebook_sizes
 
     @property
     def codebook_size(self) -> int:

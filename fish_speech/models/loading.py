@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,14 @@ import torch
 from torch import nn
 
 from ..checkpoint import as_float, check_finite, check_names, read_file, read_state_dict, state_dict_of
-from ..configs import CONFIGS, names
 from ..errors import UserError
 from ..text import Tokenizer
 from ..versions import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 from .dual_ar import DualAR, DualARConfig
-from .firefly import FireflyCodec, FireflyConfig
-from .lora import LoraConfig, install_lora, is_lora_name
+from .lora import LoraConfig, install_lora
 from .quantize import check_int8, quantize_int8
 from .shapes import shapes_only
 
-DEFAULT_CODEC = "firefly_gan_vq"
 _MAX_CONFIG_BYTES = 1 << 20
 
 
@@ -110,94 +106,6 @@ def weights_path(folder: Path) -> Path:
     path = Path(folder) / WEIGHTS_FILE
     alternative = path.with_suffix(".safetensors")
     return alternative if alternative.is_file() and not path.exists() else path
-
-
-def load_adapter(model: DualAR, path: Path) -> dict[str, Any]:
-    """Load the LoRA weights of a training checkpoint into `model`, strictly; return the checkpoint's other content."""
-    content = read_file(path)
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
-    tensors = state_dict_of(state, path)
-    expected = {name: tuple(p.shape) for name, p in model.named_parameters() if is_lora_name(name)}
-    what = f"this model with LoRA r={next(iter(expected.values()))[0]}" if expected else "a model without LoRA"
-    check_names(expected, tensors, path, what)
-    check_finite(tensors, path)
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            parameters[name].copy_(tensor)
-    return {key: value for key, value in content.items() if key != "state_dict"} if "state_dict" in content else {}
-
-
-def adapter_shape(path: Path) -> dict[str, Any] | None:
-    """The LoRA shape stored in a checkpoint: r, lora_alpha, lora_dropout; r alone for other tools' files; None without."""
-    content = read_file(path)
-    info = content.get("fish_speech", {}) if isinstance(content, Mapping) else {}
-    stored = info.get("lora") if isinstance(info, Mapping) else None
-    if isinstance(stored, Mapping):
-        try:
-            return asdict(LoraConfig(*(stored[name] for name in ("r", "lora_alpha", "lora_dropout"))))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} has a damaged LoRA record", str(error), "use another checkpoint") from error
-    tensors = read_state_dict(path)
-    ranks = {tensor.shape[0] for name, tensor in tensors.items() if name.endswith(".lora_A") and is_lora_name(name)}
-    return {"r": ranks.pop()} if len(ranks) == 1 else None
-
-
-def load_codec(
-    path: Path | str, config: Mapping[str, Any] | FireflyConfig | None = None, device: str | torch.device = "cpu"
-) -> FireflyCodec:
-    """Load codec weights from a file, in eval mode and float32.
-
-    `config` None takes the yaml of the same name beside the weights, else the released 1.5 codec's shape. A full
-    training checkpoint is accepted: only its `generator.` entries are used.
-    """
-    path = Path(path)
-    if config is None:
-        beside = path.with_suffix(".yaml")
-        config = codec_config(beside if beside.is_file() else DEFAULT_CODEC)
-    if not isinstance(config, FireflyConfig):
-        config = make_codec_config(config, "the codec config")
-    with shapes_only():
-        codec = FireflyCodec(config)
-    content = read_file(path)
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if isinstance(content, Mapping) and any("generator" in str(name) for name in content):
-        content = {
-            name.replace("generator.", ""): tensor for name, tensor in content.items() if "generator." in str(name)
-        }
-    _assign(codec, state_dict_of(content, path), path, "the codec config", torch.float32)
-    return codec.to(device).eval()
-
-
-def codec_config(name: str | Path) -> dict[str, Any]:
-    """Read a codec's yaml by name from configs/codec, or by the path of a .yaml file."""
-    import yaml
-
-    path = Path(name) if str(name).endswith((".yaml", ".yml")) else CONFIGS / "codec" / f"{name}.yaml"
-    known = names("codec")
-    if not path.is_file() or path.stat().st_size > _MAX_CONFIG_BYTES:
-        raise UserError(
-            f"unknown codec config {str(name)!r}",
-            f"known: {', '.join(known)}, or the path of a .yaml file",
-            "choose one of these",
-        )
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not readable yaml", str(error).splitlines()[0], "mend the file") from error
-    make_codec_config(values, path)
-    return values
-
-
-def make_codec_config(values: Any, source: object) -> FireflyConfig:
-    """Turn a yaml's content into a config; raise UserError naming `source` if it does not fit."""
-    try:
-        if not isinstance(values, Mapping):
-            raise ValueError("it holds no keys")
-        return FireflyConfig.from_mapping(values)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{source} does not describe a firefly codec", str(error), "mend the file") from error
 
 
 def _assign(

@@ -98,7 +98,7 @@ class ExportCodec(Callback):
         codec = pl_module.average.module
         state = {name: tensor.detach().to("cpu", self.dtype) for name, tensor in codec.state_dict().items()}
         save_state_dict(self.folder / "codec.pth", state)
-        text = yaml.safe_dump(_plain(codec.config.as_dict()), sort_keys=False)
+        text = yaml.safe_dump(_plain(codec.config.to_mapping()), sort_keys=False)
         write_text(self.folder / "codec.yaml", text)
 
 

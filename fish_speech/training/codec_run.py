@@ -18,7 +18,7 @@ from ..device import DeviceChoice
 from ..errors import UserError
 from ..files import write_text
 from ..models.firefly import FireflyCodec, FireflyConfig
-from ..models.loading import DEFAULT_CODEC, codec_config, load_codec, make_codec_config
+from ..models.codec_loading import DEFAULT_CODEC, codec_config, load_codec, make_codec_config
 from .codec_data import CodecDataModule
 from .codec_module import CodecTraining, new_codec
 from .run import build_trainer, fit, only_run
@@ -94,7 +94,7 @@ def build_codec(config: DictConfig, load: bool) -> FireflyCodec:
 
 def with_new_head(old: FireflyCodec, shape: FireflyConfig, seed: int) -> FireflyCodec:
     """Put a new head of `shape` behind everything else of `old`; codes and latents stay what they are."""
-    ours, theirs = shape.as_dict(), old.config.as_dict()
+    ours, theirs = shape.to_mapping(), old.config.to_mapping()
     other = [part for part in ours if part != "head" and ours[part] != theirs[part]]
     if other:
         raise UserError(
@@ -140,7 +140,7 @@ def settings_of(config: DictConfig, codec: FireflyCodec, data: CodecDataModule) 
     losses = ("weights", "mel_loss", "stft_loss", "discriminators")
     return {
         "seed": config.seed,
-        "shape": _digest(codec.config.as_dict()),
+        "shape": _digest(codec.config.to_mapping()),
         "data": _digest(data.fingerprint()),
         "batch size": config.data.batch_size,
         "segment": float(config.data.segment_seconds),

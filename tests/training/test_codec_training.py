@@ -307,7 +307,7 @@ def test_bad_requests_are_one_clear_message(recordings, change, words, monkeypat
 @pytest.mark.slow()
 def test_the_released_shape_trains_from_given_weights(recordings):
     """The full-size codec: one step on the CPU, from a file in the released format."""
-    from fish_speech.models.loading import codec_config
+    from fish_speech.models import codec_config
 
     codec = new_codec(FireflyConfig.from_mapping(codec_config("firefly_gan_vq")), seed=0)
     torch.save(codec.state_dict(), recordings / "released.pth")
