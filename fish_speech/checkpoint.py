@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .errors import UserError
 from .files import atomic_path
+from .weight_origin import origin_of
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +116,10 @@ def state_dict_of(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def check_names(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor], path: Path, what: str) -> None:
-    """Raise UserError unless `found` has exactly the `expected` names and shapes; list every kind of difference."""
+    """Raise UserError unless `found` has exactly the `expected` names and shapes; list every kind of difference.
+
+    Weights of another model version, or of a codec in place of a model, are called by their name.
+    """
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
     misshapen = [
@@ -131,9 +135,18 @@ def check_names(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Ten
     if problems:
         raise UserError(
             f"{path} does not fit {what}",
-            "; ".join(problems),
+            "; ".join([*_other_origin(expected, found), *problems]),
             "use the weights and the config of the same model version; nothing was loaded",
         )
+
+
+def _other_origin(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]) -> list[str]:
+    """In a sentence, whose weights were found where others are expected; nothing if that cannot be told."""
+    wanted, given = origin_of(expected), origin_of({name: tuple(tensor.shape) for name, tensor in found.items()})
+    if given is None or (wanted is not None and (wanted.part, wanted.family) == (given.part, given.family)):
+        return []
+    instead = f", where {wanted} is expected" if wanted else ""
+    return [f"these weights are those of {given}, as {given.mark} show{instead}"]
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -7,26 +7,41 @@ little each time, so that frozen weights would drift.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import loralib
 import torch
 from torch import Tensor, nn
 
-from .dropout import Dropout
+from .adapted_layers import AdaptedLinear
 from .dual_ar import DualAR
 from .shapes import shapes_only
+
+# What gets adapters, by the names that Fish Audio's tools use: a plain name means both transformers, `fast_` the fast one.
+PARTS = ("attention", "mlp", "embeddings", "output")
+FAST_PARTS = tuple(f"fast_{part}" for part in PARTS)
+_LAYERS = {  # beside the blocks; a model with tied embeddings has no output
+    "embeddings": "embeddings",
+    "codebook_embeddings": "embeddings",
+    "output": "output",
+    "fast_embeddings": "fast_embeddings",
+    "fast_output": "fast_output",
+}
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Shape of the adapters; the fields are loralib's arguments."""
+    """Shape of the adapters, by loralib's arguments, and where they are.
+
+    `target_modules` is kept in one order and without repeats, so that equal choices are equal values.
+    """
 
     r: int = 8  # width of the adapter
     lora_alpha: float = 16.0  # the adapter is scaled by lora_alpha / r
     lora_dropout: float = 0.01  # on the adapter's input, while training
+    target_modules: tuple[str, ...] = PARTS  # of PARTS and FAST_PARTS
 
     def __post_init__(self) -> None:
         if not 1 <= self.r <= 1024:
@@ -35,63 +50,72 @@ class LoraConfig:
             raise ValueError(f"lora_alpha is {self.lora_alpha}; it must be above 0, usually 2 * r")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout is {self.lora_dropout}; it must be in [0, 1)")
+        object.__setattr__(self, "target_modules", _in_order(self.target_modules))
 
     @property
     def scaling(self) -> float:
         """Factor of the adapter's output."""
         return self.lora_alpha / self.r
 
+    @property
+    def where(self) -> str:
+        """What the adapters are on, for messages; nothing where they are on all that they can be."""
+        return "" if self.target_modules == PARTS else f" on {', '.join(self.target_modules)}"
+
+    def __str__(self) -> str:
+        return f"r {self.r}, alpha {self.lora_alpha}, dropout {self.lora_dropout}{self.where}"
+
+    def fits(self, other: LoraConfig | None) -> bool:
+        """Whether adapters of the other shape mean the same here; dropout is the training's own affair."""
+        return other is not None and replace(other, lora_dropout=self.lora_dropout) == self
+
     @classmethod
     def of(cls, value: LoraConfig | Mapping[str, Any] | None) -> LoraConfig | None:
-        """Accept a config, a mapping with its fields, or None."""
+        """Accept a config, a mapping with its fields, or None. Raises ValueError or TypeError for values that make none."""
         if value is None or isinstance(value, LoraConfig):
             return value
         return cls(**{str(name): item for name, item in value.items() if name != "_target_"})
 
 
+def _in_order(targets: Any) -> tuple[str, ...]:
+    """The names of target modules in the order of PARTS and FAST_PARTS, without repeats and what others include."""
+    known = (*PARTS, *FAST_PARTS)
+    given = [targets] if isinstance(targets, str) else list(targets)
+    unknown = [name for name in given if name not in known]
+    if unknown or not given:
+        found = f"has {', '.join(map(repr, unknown))}" if unknown else "is empty"
+        raise ValueError(f"lora target_modules {found}; known: {', '.join(known)}")
+    return tuple(name for name in known if name in given and (name in PARTS or name.removeprefix("fast_") not in given))
+
+
 def install_lora(model: DualAR, config: LoraConfig) -> None:
     """Replace embeddings and linears of `model` by loralib layers, fresh adapters included, and freeze the base.
 
-    A fresh adapter adds nothing: one of its two matrices is zero. The base weights are taken over, not copied.
-    Raises ValueError for a model with tied embeddings, where merging would change the output layer too.
+    A fresh adapter adds nothing: one of its two matrices is zero. The base weights are taken over, not copied, so it
+    is all the same whether they are loaded before or after. Where the embeddings are the output layer too, their one
+    adapter acts in both places.
     """
-    if model.config.tie_word_embeddings:
-        raise ValueError(
-            "LoRA needs tie_word_embeddings false: the adapter of the embeddings would leak into the output"
-        )
-    for parent, name in list(_adapted_places(model)):
+    for parent, name in list(_places(model, config.target_modules)):
         setattr(parent, name, _wrap(getattr(parent, name), config))
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_("lora_" in name)
+        parameter.requires_grad_(is_lora_name(name))
 
 
-def _adapted_places(model: DualAR) -> Iterator[tuple[nn.Module, str]]:
-    for name in ("embeddings", "codebook_embeddings", "output", "fast_embeddings", "fast_output"):
-        yield model, name
-    for block in [*model.layers, *model.fast_layers]:
-        yield from ((block.attention, name) for name in ("wqkv", "wo"))
-        yield from ((block.feed_forward, name) for name in ("w1", "w2", "w3"))
+def _places(model: DualAR, targets: Sequence[str]) -> Iterator[tuple[nn.Module, str]]:
+    """Where adapters of the target modules go, as (owner, attribute); in the order in which they draw their first values."""
 
+    def wanted(part: str) -> bool:
+        return part in targets or part.removeprefix("fast_") in targets
 
-class AdaptedLinear(loralib.Linear):
-    """loralib's linear layer with the adapter's sum and scale fused into one product, and a cheaper dropout.
-
-    Adapters stay float32 and are cast to the input's dtype in use, so that a bfloat16 base works with or without autocast.
-    """
-
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        rate = options.get("lora_dropout", 0.0)
-        if rate:
-            self.lora_dropout: nn.Module = Dropout(rate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = nn.functional.linear(x, self.weight, self.bias)
-        if self.r == 0 or self.merged:
-            return out
-        a, b = self.lora_A.to(x.dtype).T, self.lora_B.to(x.dtype).T
-        low = self.lora_dropout(x) @ a  # (..., r)
-        return torch.addmm(out.flatten(0, -2), low.flatten(0, -2), b, alpha=self.scaling).view(out.shape)
+    for name, part in _LAYERS.items():
+        if wanted(part) and hasattr(model, name):
+            yield model, name
+    for prefix, blocks in (("", model.layers), ("fast_", model.fast_layers)):
+        for block in blocks:
+            if wanted(f"{prefix}attention"):
+                yield from ((block.attention, name) for name in ("wqkv", "wo"))  # type: ignore[misc]
+            if wanted(f"{prefix}mlp"):
+                yield from ((block.feed_forward, name) for name in ("w1", "w2", "w3"))  # type: ignore[misc]
 
 
 def _wrap(layer: nn.Module, config: LoraConfig) -> nn.Module:
@@ -149,7 +173,7 @@ def add_adapter_(weight: Tensor, lora_a: Tensor, lora_b: Tensor, scaling: float,
 @torch.no_grad()
 def merge_lora(model: DualAR) -> None:
     """Fold every adapter into its base weight and put plain layers back; the answers stay the same."""
-    for parent, name in list(_adapted_places(model)):
+    for parent, name in list(_places(model, PARTS)):
         layer = getattr(parent, name, None)
         if not isinstance(layer, loralib.LoRALayer):
             continue

@@ -1,0 +1,79 @@
+"""Adapters from training checkpoints: what shape they have, whether they are meant for this model, and loading them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoint import check_finite, check_names, read_file, read_state_dict, state_dict_of
+from ..errors import UserError
+from ..weight_origin import FAMILIES
+from .dual_ar import DualAR
+from .lora import PARTS, LoraConfig, is_lora_name
+
+
+def load_adapter(model: DualAR, path: Path) -> dict[str, Any]:
+    """Load the LoRA weights of a training checkpoint into `model`, strictly; return the checkpoint's other content."""
+    content = read_file(path)
+    refuse_other_family(model, path, content)
+    state = content.get("state_dict", content) if isinstance(content, Mapping) else content
+    tensors = state_dict_of(state, path)
+    expected = {name: tuple(p.shape) for name, p in model.named_parameters() if is_lora_name(name)}
+    what = f"this model with LoRA r={next(iter(expected.values()))[0]}" if expected else "a model without LoRA"
+    check_names(expected, tensors, path, what)
+    check_finite(tensors, path)
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            parameters[name].copy_(tensor)
+    return {key: value for key, value in content.items() if key != "state_dict"} if "state_dict" in content else {}
+
+
+def refuse_other_family(model: DualAR, path: Path, content: Any) -> None:
+    """Raise UserError if a checkpoint says that it was trained on a model of another family; most adapters' names fit any."""
+    record = content.get("fish_speech") if isinstance(content, Mapping) else None
+    family = record.get("family") if isinstance(record, Mapping) else None
+    if family in FAMILIES and family != model.config.family:
+        raise UserError(
+            f"{path} is an adapter of {FAMILIES[family]}",
+            f"the base is {FAMILIES[model.config.family]}",
+            "use the base that it was trained on",
+        )
+
+
+def adapter_shape(path: Path) -> dict[str, Any] | None:
+    """The LoRA shape stored in a checkpoint, as LoraConfig's fields; r alone for other tools' files; None without LoRA.
+
+    Checkpoints from before target_modules have adapters everywhere.
+    """
+    content = read_file(path)
+    info = content.get("fish_speech", {}) if isinstance(content, Mapping) else {}
+    stored = info.get("lora") if isinstance(info, Mapping) else None
+    if isinstance(stored, Mapping):
+        try:
+            r, alpha, dropout = (stored[name] for name in ("r", "lora_alpha", "lora_dropout"))
+            return asdict(LoraConfig(r, alpha, dropout, stored.get("target_modules", PARTS)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} has a damaged LoRA record", str(error), "use another checkpoint") from error
+    tensors = read_state_dict(path)
+    ranks = {tensor.shape[0] for name, tensor in tensors.items() if name.endswith(".lora_A") and is_lora_name(name)}
+    return {"r": ranks.pop()} if len(ranks) == 1 else None
+
+
+def check_same_shape(path: Path, wanted: LoraConfig) -> None:
+    """Raise UserError unless the adapters of a checkpoint mean the same in a run with adapters `wanted`.
+
+    Their tensors may well fit where their scale (alpha) is another. Other tools' files do not say theirs.
+    """
+    stored = adapter_shape(path)
+    if stored is None or "lora_alpha" not in stored or LoraConfig(**stored).fits(wanted):
+        return
+    raise UserError(
+        f"{path} has other adapters than this run",
+        f"{LoraConfig(**stored)} there, {wanted} here",
+        "use the same --lora-config, or merge the checkpoint and train on the merged model",
+    )
