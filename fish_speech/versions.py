@@ -86,7 +86,12 @@ class ModelVersion:
     def how_to_get(self) -> str:
         """What to do about missing files, in a phrase."""
         if self.hub_id:
-            return f"hf download {self.hub_id} --local-dir {self.folder}"
+            terms = (
+                f"accept the terms on https://huggingface.co/{self.hub_id}, then hf auth login and "
+                if self.gated
+                else ""
+            )
+            return f"{terms}hf download {self.hub_id} --local-dir {self.folder}"
         return f"work in a full checkout (git checkout -- {self.folder}), or make them anew: {self.made_by}"
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .. import configs
 from ..checkpoint import CheckpointFile, checkpoint_dir, list_checkpoints
@@ -62,9 +64,11 @@ def newest_fitting(options: argparse.Namespace, data: Path, base: Path) -> Check
         except UserError:  # torn, perhaps of a project that nobody thinks of any more
             log.warning("passed over: %s cannot be read", checkpoint.path)
             continue
-        shape = record.get("lora")
-        same_lora = shape == lora if not (shape and lora) else all(shape[k] == lora[k] for k in ("r", "lora_alpha"))
-        if same_lora and _is_path(record.get("data"), data) and _is_path(record.get("base"), base):
+        if (
+            _same_adapters(record.get("lora"), lora)
+            and _is_path(record.get("data"), data)
+            and _is_path(record.get("base"), base)
+        ):
             return checkpoint
     there = "; ".join(f"{c.path}" for c in found[:10]) or "none at all"
     raise UserError(
@@ -73,6 +77,19 @@ def newest_fitting(options: argparse.Namespace, data: Path, base: Path) -> Check
         f"there is: {there}",
         "leave --resume-latest out for a new run, or name one with --resume-from-checkpoint",
     )
+
+
+def _same_adapters(recorded: object, wanted: Mapping[str, Any] | None) -> bool:
+    """Whether a checkpoint's adapters have the shape and the places of those wanted; None stands for none."""
+    if recorded is None or wanted is None:
+        return recorded is None and wanted is None
+    from ..models import LoraConfig
+
+    try:
+        shape = LoraConfig.of(recorded)  # type: ignore[arg-type]
+    except (AttributeError, TypeError, ValueError):  # a damaged record
+        return False
+    return shape is not None and shape.fits(LoraConfig.of(wanted))
 
 
 def _is_path(recorded: object, path: Path) -> bool:

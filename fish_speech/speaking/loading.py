@@ -15,7 +15,7 @@ from ..versions import CONFIG_FILE, DEFAULT_VERSION, TOKENIZER_FILE, VERSIONS, c
 
 if TYPE_CHECKING:
     from ..device import DeviceChoice
-    from ..models import FireflyCodec
+    from ..models import Codec
     from ..synthesis.cache import TokenCache
     from ..synthesis.speak import Speaker
 
@@ -79,7 +79,7 @@ def codec_settings(settings: VoiceSettings, codec: Path) -> dict:
     return codec_config(config_of_codec(codec, settings.model_version))
 
 
-def load_codec_alone(settings: VoiceSettings) -> FireflyCodec:
+def load_codec_alone(settings: VoiceSettings) -> Codec:
     """Load only the codec, to encode a reference with."""
     device = choose_device(settings.device, "synthesis", settings.force_mps)
     from ..models import load_codec

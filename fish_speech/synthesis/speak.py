@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from ..models import DualAR, FireflyCodec
+from ..models import Codec, DualAR
 from ..text import reference_block, request_block, system_block
 from ..text.segments import Segment, split_segments
 from .attempts import Attempt, Chosen, best_attempt
@@ -92,12 +92,12 @@ class _Segment:
 class Speaker:
     """A text-to-semantic model and a codec, loaded once, that speak any number of requests, one at a time."""
 
-    def __init__(self, model: DualAR, codec: FireflyCodec):
+    def __init__(self, model: DualAR, codec: Codec):
         if model.config.num_codebooks != codec.codebooks or codec.codebook_size > model.config.codebook_size:
             raise UserError(
                 "the model and the codec do not fit together",
-                f"the model writes {model.config.num_codebooks} codebooks of {model.config.codebook_size} codes, "
-                f"the codec reads {codec.codebooks} of {codec.codebook_size}",
+                f"the model writes {model.config.num_codebooks} codebooks of up to {model.config.codebook_size} codes, "
+                f"the codec reads {codec.codebooks} of up to {codec.codebook_size}",
                 "use the codec that belongs to the model version",
             )
         self.model, self.codec = model, codec
@@ -154,7 +154,8 @@ class Speaker:
             for _ in self._frames(segment, request):
                 pass
             self._told(segment)
-            yield codes_of(segment.columns, self.model).clamp(max=self.codec.codebook_size - 1)
+            last = torch.tensor(self.codec.codebook_sizes)[:, None] - 1
+            yield codes_of(segment.columns, self.model).minimum(last)
 
     def _segments(
         self,
