@@ -19,6 +19,7 @@ from ..configs import CONFIGS, names
 from ..errors import UserError
 from ..versions import VERSIONS
 from .codec import Codec, CodecConfig
+from .dac import DacCodec, DacConfig
 from .firefly import FireflyCodec, FireflyConfig
 from .loading import _assign
 from .shapes import shapes_only
@@ -44,7 +45,9 @@ class Architecture:
 
 
 FIREFLY = Architecture("firefly", FireflyConfig, FireflyCodec, DEFAULT_CODEC, "quantizer.residual_fsq.")
-ARCHITECTURES = {row.name: row for row in (FIREFLY,)}
+_DAC_TABLES = (".freqs_cis", ".causal_mask")
+DAC = Architecture("modded_dac", DacConfig, DacCodec, "modded_dac_vq", "quantizer.semantic_quantizer.", _DAC_TABLES)
+ARCHITECTURES = {row.name: row for row in (FIREFLY, DAC)}
 
 
 def load_codec(
