@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .adapted_layers import tied_logits
 from .dual_ar_config import DualARConfig as DualARConfig
 from .teacher_forcing import TEACHER_FORCING, Frames, next_column
 from .transformer import Block, KVCache, RMSNorm, RotaryTable, run_blocks
@@ -142,7 +143,7 @@ class DualAR(nn.Module):
         """Turn hidden states (..., dim) into logits over the vocabulary (..., vocab)."""
         normed = self.norm(hidden)
         if self.config.tie_word_embeddings:
-            return nn.functional.linear(normed, self.embeddings.weight)
+            return tied_logits(self.embeddings, normed)
         return self.output(normed)
 
     def fast_logits(self, hidden: Tensor, codes: Tensor) -> Tensor:
@@ -201,9 +202,15 @@ class DualAR(nn.Module):
         rope = self._rope.first(start + grid.size(2), grid.device, start)
         return run_blocks(self.layers, self.embed(grid), rope, caches=caches)[:, -1]
 
-    def fast_step(self, x: Tensor, caches: list[KVCache]) -> Tensor:
-        """Run (batch, positions, fast_dim) after the cached ones -> logits of the last position (batch, codebook_size)."""
+    def fast_hidden(self, x: Tensor, caches: list[KVCache]) -> Tensor:
+        """Run (batch, positions, fast_dim) after the cached ones -> normed state of the last position (batch, fast_dim).
+
+        `fast_output` makes logits of it.
+        """
         start = caches[0].length
         rope = self._fast_rope.first(start + x.size(1), x.device, start)
-        x = run_blocks(self.fast_layers, x, rope, caches=caches)[:, -1]
-        return self.fast_output(self.fast_norm(x))
+        return self.fast_norm(run_blocks(self.fast_layers, x, rope, caches=caches)[:, -1])
+
+    def fast_step(self, x: Tensor, caches: list[KVCache]) -> Tensor:
+        """Run (batch, positions, fast_dim) after the cached ones -> logits of the last position (batch, codebook_size)."""
+        return self.fast_output(self.fast_hidden(x, caches))

@@ -21,6 +21,7 @@ class Traits:
     scales_frames: bool  # obeys scale_codebook_embeddings; elsewhere the flag does nothing
     semantic_tokens: int | None  # semantic ids in the vocabulary; None: as many as a codebook has codes
     residual_codes: int | None  # how many codes all codebooks but the first have at most; None: codebook_size
+    unused_weights: tuple[str, ...] = ()  # parts of names in published files that belong to no part of the model
 
 
 _S1_FIELDS = ("attention_o_bias", "attention_qk_norm", "fast_attention_o_bias", "fast_attention_qk_norm")
@@ -40,6 +41,7 @@ TRAITS: dict[str, Traits] = {
         scales_frames=True,
         semantic_tokens=None,
         residual_codes=1024,
+        unused_weights=("audio_",),  # an encoder of sounds, not released
     ),
 }
 _MOST = 1 << 24  # of anything that is counted

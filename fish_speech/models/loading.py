@@ -138,7 +138,7 @@ def _assign(
 ) -> None:
     """Make `tensors` the parameters of a `model` built without memory; converts one tensor at a time, or none (None)."""
     if isinstance(model, DualAR):
-        tensors = _as_published(tensors, model.config, path)
+        tensors = as_published(tensors, model.config, path)
     check_names({name: tuple(t.shape) for name, t in model.state_dict().items()}, tensors, path, what)
     check_finite(tensors, path)
     for name in list(tensors):
@@ -149,7 +149,7 @@ def _assign(
         setattr(module, leaf, nn.Parameter(kept, requires_grad=tensor.is_floating_point()))
 
 
-def _as_published(tensors: dict[str, torch.Tensor], config: DualARConfig, path: Path) -> dict[str, torch.Tensor]:
+def as_published(tensors: dict[str, torch.Tensor], config: DualARConfig, path: Path) -> dict[str, torch.Tensor]:
     """The weights by the names of the published files: without further `model.`, without the parts that no model of the
     family computes with, and with wq, wk and wv, as older files have them, joined into wqkv."""
     found: dict[str, torch.Tensor] = {}
@@ -163,7 +163,9 @@ def _as_published(tensors: dict[str, torch.Tensor], config: DualARConfig, path: 
         else:
             found[name] = tensor
     if left_out:
-        log.info("%s: %d weights that speech needs not are left out, such as %s", path, len(left_out), left_out[0])
+        log.info(
+            "%s: %d weights of parts that are not used here are left out, such as %s", path, len(left_out), left_out[0]
+        )
     for query in [name for name in found if name.endswith("attention.wq.weight")]:
         parts = [query.replace("wq.weight", f"{part}.weight") for part in ("wq", "wk", "wv")]
         if all(part in found for part in parts):
