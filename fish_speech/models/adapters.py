@@ -1,4 +1,4 @@
-"""Adapters from training checkpoints: what shape they have, whether they are meant for this model, and loading them."""
+"""Adapters and their base: load them from checkpoints, tell their shape, and make sure that the two belong together."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..checkpoint import check_finite, check_names, read_file, read_state_dict, state_dict_of
 from ..errors import UserError
 from ..weight_origin import FAMILIES
 from .dual_ar import DualAR
+from .loading import as_published
 from .lora import PARTS, LoraConfig, is_lora_name
+
+_ROWS = 4096  # of a weight that are compared at once
 
 
 def load_adapter(model: DualAR, path: Path) -> dict[str, Any]:
@@ -43,6 +47,28 @@ def refuse_other_family(model: DualAR, path: Path, content: Any) -> None:
             f"the base is {FAMILIES[model.config.family]}",
             "use the base that it was trained on",
         )
+
+
+@torch.no_grad()
+def check_base_is(model: DualAR, path: Path) -> None:
+    """Raise RuntimeError unless every base weight of a model with adapters is that of the weights file, bit for bit.
+
+    Wrapping a layer anew draws a weight for it: a toolkit that installs adapters after loading, without taking the
+    weight over, trains on noise. Reads the whole file, by blocks.
+    """
+    found = as_published(read_state_dict(path), model.config, path)
+    base = {name: tensor for name, tensor in model.state_dict().items() if not is_lora_name(name)}
+    wrong = [name for name, weight in base.items() if not _is_copy(weight, found.get(name))]
+    if wrong:
+        raise RuntimeError(f"{len(wrong)} weights of the base are not those of {path} ({wrong[0]}, ...); this is a bug")
+
+
+def _is_copy(weight: Tensor, stored: Tensor | None) -> bool:
+    """Whether a weight is the stored one in its own dtype, compared by blocks of rows."""
+    if stored is None or stored.shape != weight.shape:
+        return False
+    blocks = zip(weight.split(_ROWS), stored.split(_ROWS), strict=True)
+    return all(torch.equal(ours, theirs.to(ours.device, ours.dtype)) for ours, theirs in blocks)
 
 
 def adapter_shape(path: Path) -> dict[str, Any] | None:

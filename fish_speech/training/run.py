@@ -7,6 +7,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from .memory import choose_micro_batch, is_out_of_memory
 from .module import TextToSemantic
 from .preflight import PlanIsMade, Preflight
 from .sharded import ShardedTextToSemantic
-from .starting import ended_early, find_resume, more_steps, set_aside_later, settings_of, start_weights
+from .starting import ended_early, find_resume, lora_of, more_steps, set_aside_later, settings_of, start_weights
 from .strategies import make_strategy
 
 log = logging.getLogger(__name__)
@@ -80,10 +81,11 @@ def _run(config: DictConfig, device: DeviceChoice) -> int:
     limit_epochs(config, data)
     module = build_module(config, model, device, max(data.pack_length, *data.train_lengths.values()))
     settings = {} if config.expected_data else settings_of(config, data)
-    lora = config.model.model.lora_config
+    lora = lora_of(config)
     module.run_info = {
         "settings": settings,
-        "lora": None if lora is None else {name: lora[name] for name in ("r", "lora_alpha", "lora_dropout")},
+        "lora": None if lora is None else {**asdict(lora), "target_modules": list(lora.target_modules)},
+        "family": model.config.family,
         "base": str(config.pretrained_ckpt_path),
         "project": str(config.project),
         "data": config.data_dir or [str(path) for path in config.train_dataset.proto_files],

@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from ..checkpoint import check_names, list_checkpoints, newest_of, read_file, read_state_dict, sha256
 from ..datasets.shards import find_shards
 from ..errors import UserError
-from ..models import load_adapter
+from ..models import LoraConfig, load_adapter
+from ..models.adapters import check_base_is, check_same_shape
 from ..models.loading import weights_path
 from .module import TextToSemantic
 from .overfitting import stopped_early
@@ -98,9 +99,15 @@ def record_of(content: Any) -> Mapping[str, Any]:
     return record if isinstance(record, Mapping) else {}
 
 
+def lora_of(config: DictConfig) -> LoraConfig | None:
+    """The adapters that a run trains; None where it trains all weights."""
+    values = config.model.model.lora_config
+    return None if values is None else LoraConfig.of(OmegaConf.to_container(values, resolve=True))  # type: ignore[arg-type]
+
+
 def settings_of(config: DictConfig, data: Any) -> dict[str, Any]:
     """What must stay the same for a resumed run to equal one that never stopped."""
-    lora = config.model.model.lora_config
+    lora = lora_of(config)
     base = weights_path(Path(config.pretrained_ckpt_path))
     return {
         "seed": config.seed,
@@ -113,7 +120,7 @@ def settings_of(config: DictConfig, data: Any) -> dict[str, Any]:
         "attention dropout": config.attention_dropout,
         "warm-up steps": config.model.lr_scheduler.lr_lambda.get("num_warmup_steps"),
         "held-out share": config.data.val_share,
-        "LoRA": None if lora is None else f"r {lora.r}, alpha {lora.lora_alpha}, dropout {lora.lora_dropout}",
+        "LoRA": None if lora is None else str(lora),
         "base weights": sha256(base)[:16] if config.model.model.load_weights else "new",
         "data": shards_hash(config.train_dataset.proto_files),
         "precision": str(config.trainer.precision),
@@ -159,11 +166,15 @@ def start_weights(config: DictConfig, module: TextToSemantic, resume: Path | Non
             log.info("continuing this project exactly from %s (step %d)", resume, step)
             tell_of_new_end(config, record.get("max_steps"), step)
         return step
-    if module.has_lora:
+    lora = lora_of(config)
+    if lora is not None:
         check_fresh_adapters(module.model)
+        if config.model.model.load_weights:
+            check_base_is(module.model, weights_path(Path(config.pretrained_ckpt_path)))
     if config.ckpt_path is not None:
         path = newest_of(Path(config.ckpt_path))
-        if module.has_lora:
+        if lora is not None:
+            check_same_shape(path, lora)
             load_adapter(module.model, path)
         else:
             tensors = read_state_dict(path)
