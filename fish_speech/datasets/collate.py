@@ -9,15 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..text.encoded import IGNORED
-
-Example = tuple[np.ndarray, np.ndarray]  # tokens and labels, each (1 + codebooks, tokens) int64
-
-
-def join_examples(examples: Sequence[Example]) -> Example:
-    """Lay examples one after another along time."""
-    tokens, labels = zip(*examples, strict=True)
-    return np.concatenate(tokens, axis=1), np.concatenate(labels, axis=1)
+from ..text.encoded import IGNORED, Example
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UserError
-from ..text import Tokenizer, packed_example
-from .collate import Collate, Example, join_examples
+from ..text import Tokenizer, check_example_format, packed_sample
+from ..text.encoded import Clip, Example
+from .collate import Collate
 from .packing import BatchStream, Item, too_long
 from .semantic import Clips, hold_out, in_turn, load_clips
 from .shards import INDEX_FILE, find_shards, read_index
@@ -27,19 +29,17 @@ _LISTED = 5  # left-out clips named in the coverage line
 class PackedClips(Dataset[Example]):
     """Makes the training example of a sample, (epoch, clips), when a worker asks for it."""
 
-    def __init__(self, clips: Clips, tokenizer: Tokenizer):
-        self.clips, self.tokenizer = clips, tokenizer
+    def __init__(self, clips: Clips, tokenizer: Tokenizer, example_format: str = "default"):
+        self.clips, self.tokenizer, self.example_format = clips, tokenizer, example_format
 
     def __getitem__(self, item: Item) -> Example:
         epoch, sample = item
-        return join_examples([self._example(clip, epoch) for clip in sample])
-
-    def _example(self, clip: int, epoch: int) -> Example:
-        return packed_example(self.tokenizer, self.clips.text_of(clip, epoch), self.clips.codes_of(clip))
+        clips: list[Clip] = [(self.clips.text_of(clip, epoch), self.clips.codes_of(clip)) for clip in sample]
+        return packed_sample(self.tokenizer, clips, self.example_format)
 
     def length_of(self, clip: int) -> int:
         """Return the tokens of a clip, with the longest of its spellings."""
-        return max(self._example(clip, epoch)[0].shape[1] for epoch in range(len(self.clips.texts[clip])))
+        return max(self[epoch, (clip,)][0].shape[1] for epoch in range(len(self.clips.texts[clip])))
 
 
 class SemanticDataModule(lightning.LightningDataModule):
@@ -53,11 +53,12 @@ class SemanticDataModule(lightning.LightningDataModule):
     num_workers: data worker processes; 0 makes batches in the training process
     val_share: share of each speaker's clips that is held out, 0 for none
     num_codebooks: rows of codes that the model reads; None takes what the data has
-    codebook_size: the model's codes; a larger one in the data is an error
+    codebook_size: the model's codes, one number for all codebooks or one for each; larger ones in the data are an error
     frame_rate: frames per second, for figures in seconds; None takes what the data says
     clips: train on these instead of the shards' ones, for a plan before anything is packed
     estimated: how those were guessed
     processes: how many processes will train together, until a trainer says so
+    example_format: how clips are laid out, by a name that the tokenizer's family knows (text/prompts.py)
 
     A batch is what one optimizer step sees. `batches_done` counts the batches consumed; the training module raises it,
     checkpoints keep it, and the training stream starts there.
@@ -73,12 +74,13 @@ class SemanticDataModule(lightning.LightningDataModule):
         seed: int = 42,
         val_share: float = 0.05,
         num_codebooks: int | None = None,
-        codebook_size: int | None = None,
+        codebook_size: int | Sequence[int] | None = None,
         frame_rate: float | None = None,
         pack_length: int | None = None,
         clips: Clips | None = None,
         estimated: str | None = None,
         processes: int = 1,
+        example_format: str = "default",
     ):
         super().__init__()
         if not 0 <= val_share <= 0.5:
@@ -87,6 +89,8 @@ class SemanticDataModule(lightning.LightningDataModule):
             raise ValueError(f"batch_size is {batch_size}, max_length {max_length}; both are at least 1")
         self.train_files = [train_files] if isinstance(train_files, str | Path) else list(train_files)
         self.tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer(tokenizer)
+        check_example_format(self.tokenizer, example_format)
+        self.example_format = example_format
         self.max_length, self.batch_size, self.num_workers = max_length, batch_size, num_workers
         self.seed, self.val_share, self.num_codebooks = seed, val_share, num_codebooks
         self.frame_rate, self.codebook_size = frame_rate or self._rate_of_data(), codebook_size
@@ -106,7 +110,7 @@ class SemanticDataModule(lightning.LightningDataModule):
         clips = self._given or load_clips(find_shards(self.train_files), self.num_codebooks)
         self._check_codes(clips)
         self.num_codebooks = clips.codebooks
-        dataset = PackedClips(clips, self.tokenizer)
+        dataset = PackedClips(clips, self.tokenizer, self.example_format)
         lengths = {clip: dataset.length_of(clip) for clip in range(len(clips))}
         self.left_out = too_long(lengths, self.max_length)
         usable = [clip for clip in lengths if lengths[clip] <= self.max_length]
@@ -124,13 +128,16 @@ class SemanticDataModule(lightning.LightningDataModule):
         self.dataset = dataset
 
     def _check_codes(self, clips: Clips) -> None:
-        size = min(self.tokenizer.num_semantic, self.codebook_size or self.tokenizer.num_semantic)
+        given = self.codebook_size or self.tokenizer.num_semantic
+        sizes = np.array([given] * clips.codebooks if isinstance(given, int) else given)
+        sizes[:1] = np.minimum(sizes[:1], self.tokenizer.num_semantic)
         for clip in range(len(clips)):
-            largest = int(clips.codes_of(clip).max())
-            if largest >= size:
+            largest = clips.codes_of(clip).max(axis=1)  # (codebooks,)
+            if (largest >= sizes).any():
+                row = int(np.argmax(largest >= sizes))
                 raise UserError(
-                    f"the clip {clips.name_of(clip)!r} has the code {largest}",
-                    f"this model's codes are 0 to {size - 1}",
+                    f"the clip {clips.name_of(clip)!r} has the code {largest[row]} in codebook {row}",
+                    f"this model's codes there are 0 to {sizes[row] - 1}",
                     "extract the codes with this model's codec and pack them again",
                 )
 

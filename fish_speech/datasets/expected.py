@@ -18,6 +18,7 @@ import numpy as np
 from ..audio import MAX_CLIP_S, AudioError, duration_s, find_audio
 from ..errors import UserError
 from ..text.normalize import clean_text
+from .code_origin import whose_codes
 from .semantic import Clips
 from .sources import Clip, UnusableClip, find_clips, read_codes, read_texts
 
@@ -134,7 +135,7 @@ def _spellings(clip: Clip) -> tuple[str, ...]:
 def _extracted(path: Path, codebooks: int) -> np.ndarray:
     codes = read_codes(path)
     if len(codes) != codebooks:
-        raise UnusableClip(f"the .npy has {len(codes)} codebooks instead of {codebooks}")
+        raise UnusableClip(f"the .npy has {len(codes)} codebooks{whose_codes(len(codes))} instead of {codebooks}")
     return codes.astype(np.uint16)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..text.normalize import clean_text
+from .code_origin import whose_codes
 from .protos import read_records, sentence_codes
 from .text_data_pb2 import Sentence
 
@@ -76,7 +77,9 @@ def load_clips(shards: Sequence[Path], codebooks: int | None = None) -> Clips:
                 continue
             codebooks = codebooks or len(rows)
             if len(rows) != codebooks:
-                raise _misfit(path, speaker, f"it has {len(rows)} codebooks instead of {codebooks}")
+                raise _misfit(
+                    path, speaker, f"it has {len(rows)} codebooks{whose_codes(len(rows))} instead of {codebooks}"
+                )
             speakers.append(speaker)
             texts.append(spellings)
             codes.frombytes(rows.astype(np.uint16).tobytes())

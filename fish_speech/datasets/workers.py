@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, TypeVar
 
 from ..errors import UserError
 from ..workers import process_pool
+from .code_origin import whose_codes
 from .protos import record_sentence
 from .sources import Clip, UnusableClip, read_codes, read_texts
 
@@ -42,7 +43,9 @@ def pack_clip(codebooks: int, judged: tuple[Clip, str | None]) -> Packed:
     try:
         codes = read_codes(clip.codes)
         if len(codes) != codebooks:
-            return Packed(clip, reason=f"{len(codes)} codebooks, where most clips have {codebooks}")
+            return Packed(
+                clip, reason=f"{len(codes)} codebooks{whose_codes(len(codes))}, where most clips have {codebooks}"
+            )
         return Packed(clip, record_sentence(read_texts(clip), codes), codes.shape[1])
     except UnusableClip as error:
         return Packed(clip, reason=str(error))

@@ -5,6 +5,7 @@ from .normalize import clean_text
 from .prompts import (
     check_example_format,
     packed_example,
+    packed_sample,
     reference_block,
     request_block,
     speech_prompt,
@@ -20,6 +21,7 @@ __all__ = [
     "check_example_format",
     "clean_text",
     "packed_example",
+    "packed_sample",
     "reference_block",
     "request_block",
     "speech_prompt",

@@ -7,13 +7,13 @@ ordinary text. prompts.py tells the functions that every family has.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from .encoded import IGNORED, SKIPPED_TEXT, Encoded, Example, joined_text, reference_codes, semantic_ids, text_ids
+from .encoded import IGNORED, Clip, Encoded, Example, join_examples, reference_codes, semantic_ids, text_ids
 from .normalize import clean_text
 from .special_tokens import IM_END, MODALITIES, VOICE
 from .tokenizer import Tokenizer
@@ -85,31 +85,33 @@ class ContentSequence:
 _OPENING = ContentSequence.of("interleave")
 
 
-def packed_example(
-    tokenizer: Tokenizer, text: str | Iterable[str], codes: np.ndarray, skip_text: bool = False
-) -> Example:
-    """See prompts.py. As synthesis asks for it; the loss covers the frames and `<|im_end|>`."""
-    said = Part(SKIPPED_TEXT if skip_text else joined_text(text))
-    sequence = _OPENING.append([said, Part(codes, with_loss=True)], end=True, speaker=0)
-    return sequence.encode(tokenizer, shift=True).example(codes)
+def packed_sample(tokenizer: Tokenizer, clips: Sequence[Clip]) -> Example:
+    """One prompt: the first clip as it is asked for alone, each other as it is behind references.
+
+    The loss covers the frames of all clips and the `<|im_end|>` behind each.
+    """
+    sequence = _OPENING
+    for text, codes in clips:
+        sequence = sequence.append([Part(text), Part(codes, with_loss=True)], end=True, speaker=0)
+    return sequence.encode(tokenizer, shift=True).example()
 
 
-def released_example(
-    tokenizer: Tokenizer, text: str | Iterable[str], codes: np.ndarray, skip_text: bool = False
-) -> Example:
-    """See prompts.py. As the released system trains, which is not how it asks for speech; for comparisons."""
-    said = SKIPPED_TEXT if skip_text else joined_text(text)
-    parts = [
-        Part(RELEASED_INSTRUCTION),
-        Part(f"{SPEAKER.format('user')} {said}"),
-        Part(IM_END),
-        Part(f"{SPEAKER.format('assistant')} {VOICE}"),
-        Part(codes, with_loss=True),
-    ]
-    return ContentSequence().append(parts, end=True).encode(tokenizer, shift=True).example(codes)
+def released_sample(tokenizer: Tokenizer, clips: Sequence[Clip]) -> Example:
+    """As the released system trains, which is not how it asks for speech; for comparisons."""
+    examples = []
+    for text, codes in clips:
+        parts = [
+            Part(RELEASED_INSTRUCTION),
+            Part(f"{SPEAKER.format('user')} {text}"),
+            Part(IM_END),
+            Part(f"{SPEAKER.format('assistant')} {VOICE}"),
+            Part(codes, with_loss=True),
+        ]
+        examples.append(ContentSequence().append(parts, end=True).encode(tokenizer, shift=True).example())
+    return join_examples(examples)
 
 
-EXAMPLES = {"default": packed_example, "released": released_example}
+EXAMPLES = {"default": packed_sample, "released": released_sample}
 
 
 def system_block(tokenizer: Tokenizer, num_codebooks: int) -> np.ndarray:

@@ -7,13 +7,13 @@ functions that every family has.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from .encoded import IGNORED, SKIPPED_TEXT, Encoded, Example, joined_text, reference_codes, semantic_ids, text_ids
+from .encoded import IGNORED, Clip, Encoded, Example, join_examples, reference_codes, semantic_ids, text_ids
 from .normalize import clean_text
 from .special_tokens import IM_END, IM_START, MODALITIES, VOICE
 from .tokenizer import Tokenizer
@@ -91,16 +91,16 @@ class Conversation:
 _SYSTEM = Message("system", [SYSTEM_TEXT])
 
 
-def packed_example(
-    tokenizer: Tokenizer, text: str | Iterable[str], codes: np.ndarray, skip_text: bool = False
-) -> Example:
-    """See prompts.py. The loss covers `<|voice|>`, the frames and `<|im_end|>`."""
-    reply = Message("assistant", [VOICE, codes], with_loss=True)
-    turn = Message("user", [SKIPPED_TEXT if skip_text else joined_text(text)])
-    return Conversation([_SYSTEM, turn, reply]).encode(tokenizer, shift=True).example(codes)
+def packed_sample(tokenizer: Tokenizer, clips: Sequence[Clip]) -> Example:
+    """Clip after clip, each a conversation of its own. The loss covers `<|voice|>`, the frames and `<|im_end|>`."""
+    examples = []
+    for text, codes in clips:
+        turns = [_SYSTEM, Message("user", [text]), Message("assistant", [VOICE, codes], with_loss=True)]
+        examples.append(Conversation(turns).encode(tokenizer, shift=True).example())
+    return join_examples(examples)
 
 
-EXAMPLES = {"default": packed_example}  # the released layout
+EXAMPLES = {"default": packed_sample}  # the released layout
 
 
 def system_block(tokenizer: Tokenizer, num_codebooks: int) -> np.ndarray:

@@ -6,7 +6,7 @@ rows hold the codes of a frame and 0 elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +14,8 @@ import numpy as np
 from .tokenizer import Tokenizer
 
 IGNORED = -100  # label that the loss skips
-SKIPPED_TEXT = "<|skip_text|>"  # stands for text left out on purpose; ordinary characters, no special token
 
+Clip = tuple[str, np.ndarray]  # a text as it is trained on, and its codes (codebooks, frames)
 Example = tuple[np.ndarray, np.ndarray]  # tokens and labels, each (1 + codebooks, tokens) int64
 
 
@@ -43,11 +43,12 @@ class Encoded:
             grid[1:, self.is_code_token] = joined[:, : int(self.is_code_token.sum())]
         return grid
 
-    def example(self, codes: np.ndarray) -> Example:
-        """Return (tokens, labels) for training of a sequence that ends behind `codes`, (codebooks, frames), its only ones.
+    def example(self) -> Example:
+        """Return (tokens, labels) for training of a sequence that a text begins and `<|im_end|>` ends.
 
         The last column of the code labels is 0, not IGNORED: published models were trained so.
         """
+        codes = np.concatenate(self.codes, axis=1)  # (codebooks, frames)
         labels = np.full((1 + len(codes), len(self.labels)), IGNORED, np.int64)
         labels[0] = self.labels
         labels[1:, self.is_code_label] = codes
@@ -85,8 +86,3 @@ def reference_codes(codes: np.ndarray, num_codebooks: int) -> np.ndarray:
     if codes.ndim != 2 or len(codes) < num_codebooks:
         raise ValueError(f"reference codes have the shape {codes.shape}; expected ({num_codebooks}, frames)")
     return codes[:num_codebooks]
-
-
-def joined_text(text: str | Iterable[str]) -> str:
-    """Return a text, or several sentences joined by a space."""
-    return text if isinstance(text, str) else " ".join(text)

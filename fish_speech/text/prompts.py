@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,16 +10,14 @@ import numpy as np
 from ..errors import UserError
 from ..versions import FISH, S1
 from . import content_sequence, conversation
-from .encoded import Example
+from .encoded import Clip, Example
 from .tokenizer import Tokenizer
 
+# Lays out clips for training; see `packed_sample`.
+ExampleFormat = Callable[[Tokenizer, Sequence[Clip]], Example]
 
-class ExampleFormat(Protocol):
-    """Lays out one clip for training; see `packed_example`."""
 
-    def __call__(
-        self, tokenizer: Tokenizer, text: str | Iterable[str], codes: np.ndarray, skip_text: bool = False
-    ) -> Example: ...
+SKIPPED_TEXT = "<|skip_text|>"  # stands for text left out on purpose; ordinary characters, no special token
 
 
 class PromptFormat(Protocol):
@@ -36,6 +34,15 @@ class PromptFormat(Protocol):
 _FORMATS: dict[str, PromptFormat] = {FISH: conversation, S1: content_sequence}
 
 
+def packed_sample(tokenizer: Tokenizer, clips: Sequence[Clip], example_format: str = "default") -> Example:
+    """Return (tokens, labels) for training on clips of one speaker, each (1 + codebooks, tokens) int64.
+
+    Texts are taken as they are (the data set cleans them). A sample is as long as the examples of its clips together.
+    `example_format` is one that `check_example_format` passes.
+    """
+    return _FORMATS[tokenizer.family].EXAMPLES[example_format](tokenizer, clips)
+
+
 def packed_example(
     tokenizer: Tokenizer,
     text: str | Iterable[str],
@@ -43,12 +50,12 @@ def packed_example(
     skip_text: bool = False,
     example_format: str = "default",
 ) -> Example:
-    """Return (tokens, labels) of one clip for training, each (1 + codebooks, tokens) int64.
+    """Return the `packed_sample` of one clip; several sentences are joined by a space.
 
-    `text` is taken as it is (the data set cleans it); several sentences are joined by a space. `codes` is (codebooks,
-    frames). With `skip_text` a mark stands for the text. `example_format` is one that `check_example_format` passes.
+    With `skip_text` a mark stands for the text.
     """
-    return _FORMATS[tokenizer.family].EXAMPLES[example_format](tokenizer, text, codes, skip_text)
+    said = SKIPPED_TEXT if skip_text else text if isinstance(text, str) else " ".join(text)
+    return packed_sample(tokenizer, [(said, codes)], example_format)
 
 
 def check_example_format(tokenizer: Tokenizer, name: str) -> None:

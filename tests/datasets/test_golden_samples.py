@@ -7,9 +7,10 @@ import random
 import numpy as np
 import pytest
 
-from fish_speech.datasets.collate import Collate, join_examples
+from fish_speech.datasets.collate import Collate
 from fish_speech.datasets.protos import read_records, sentence_codes
 from fish_speech.text import clean_text, packed_example
+from fish_speech.text.encoded import join_examples
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,10 @@
+"""Whose codes are these? Model versions differ in the number of their codebooks, which every file of codes tells."""
+
+from __future__ import annotations
+
+_CODEBOOKS = {8: "Fish Speech 1.5", 10: "OpenAudio S1-mini", 6: "minnow"}  # as the codecs in configs/codec have them
+
+
+def whose_codes(codebooks: int) -> str:
+    """Name the model whose frames have so many codes, as " (as NAME has)" behind the number; empty if none is known."""
+    return f" (as {_CODEBOOKS[codebooks]} has)" if codebooks in _CODEBOOKS else ""
