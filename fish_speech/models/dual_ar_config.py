@@ -154,6 +154,11 @@ class DualARConfig:
         return min(self.traits.residual_codes or self.codebook_size, self.codebook_size)
 
     @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """How many codes each codebook has."""
+        return (self.codebook_size, *(self.residual_codes for _ in range(self.num_codebooks - 1)))
+
+    @property
     def semantic_tokens(self) -> int:
         """Semantic ids in the vocabulary."""
         return self.traits.semantic_tokens or self.codebook_size

@@ -143,7 +143,6 @@ class Attention(nn.Module):
         With `row_lengths`, x is (1, tokens, dim) and holds rows one after another that do not see each other.
         With `cache`, x holds the tokens that follow those in the cache.
         """
-        batch, tokens, _ = x.shape
         widths = [self.heads + self.kv_heads, self.kv_heads]
         turned, v = self.wqkv(x).unflatten(-1, (-1, self.head_dim)).split(widths, dim=2)
         if self.qk_norm:
@@ -158,7 +157,7 @@ class Attention(nn.Module):
         else:
             rows = zip(q.split(row_lengths, 2), k.split(row_lengths, 2), v.split(row_lengths, 2), strict=True)
             out = torch.cat([self._attend(*row, mask=None) for row in rows], dim=2)
-        return self.wo(out.transpose(1, 2).reshape(batch, tokens, -1))
+        return self.wo(out.transpose(1, 2).flatten(2))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         new, seen = q.size(2), k.size(2)
