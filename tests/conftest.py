@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -191,3 +192,98 @@ def write_model_folder(folder: Path, dtype: torch.dtype = torch.float32, seed: i
 def small_base(tmp_path_factory) -> Path:
     """A small base model folder; read only."""
     return write_model_folder(tmp_path_factory.mktemp("base") / "fish-small")
+
+
+# As the files of OpenAudio S1-mini, all sizes different. The heads are not dim / n_head wide, and a few rows of the
+# vocabulary are nobody's, as the real ones.
+SMALL_S1_MODEL = {
+    "model_type": "dual_ar", "vocab_size": 1472, "n_layer": 2, "n_head": 4, "n_local_heads": 2, "head_dim": 12,
+    "dim": 32, "intermediate_size": 72, "rope_base": 1000000, "norm_eps": 1e-6, "max_seq_len": 4096, "dropout": 0.0,
+    "tie_word_embeddings": False, "attention_qkv_bias": False, "attention_o_bias": False, "attention_qk_norm": True,
+    "codebook_size": 1100, "num_codebooks": 10, "use_gradient_checkpointing": True, "initializer_range": 0.03125,
+    "is_reward_model": False, "scale_codebook_embeddings": True, "n_fast_layer": 1, "fast_dim": 24, "fast_n_head": 2,
+    "fast_n_local_heads": 1, "fast_head_dim": 20, "fast_intermediate_size": 56, "fast_attention_qkv_bias": False,
+    "fast_attention_qk_norm": False, "fast_attention_o_bias": False,
+}  # fmt: skip
+
+_WINDOWED = {
+    "block_size": 64, "n_local_heads": -1, "rope_base": 10000, "norm_eps": 1e-5, "dropout": 0.1,
+    "attention_dropout": 0.1, "channels_first": True,
+}  # fmt: skip
+_AROUND = {**_WINDOWED, "window": 12, "n_layer": 1, "n_head": 2, "dim": 64, "intermediate_size": 80, "head_dim": 32}
+SMALL_S1_CODEC = {
+    "architecture": "modded_dac",
+    "sample_rate": 32000,
+    "encoder_dim": 4,
+    "encoder_rates": [2, 4, 5, 8],
+    "decoder_dim": 48,
+    "decoder_rates": [8, 5, 4, 2],
+    "encoder_transformer_layers": [0, 0, 0, 1],
+    "decoder_transformer_layers": [1, 0, 0, 0],
+    "transformer_general_config": {**_WINDOWED, "head_dim": 16},
+    "quantizer": {
+        "input_dim": 64,
+        "n_codebooks": 9,
+        "codebook_size": 1024,
+        "semantic_codebook_size": 1100,
+        "codebook_dim": 8,
+        "quantizer_dropout": 0.5,
+        "downsample_factor": [2, 2],
+        "pre_module": _AROUND,
+        "post_module": _AROUND,
+    },
+}
+S1_RATE, S1_SAMPLES_PER_FRAME = 32000, 1280  # of that codec: 2 * 4 * 5 * 8 samples, 4 of those a frame
+# Tables that the published codec.pth holds beside its weights: names, rows, and channels of a head.
+_S1_TABLES = {"encoder.block.4.block.5": 16, "quantizer.pre_module": 32, "quantizer.post_module": 32}
+
+
+def write_s1_codec(folder: Path, seed: int = 0) -> Path:
+    """Write codec.pth and codec.yaml of a small codec of S1-mini, as they are published; return the weights' path."""
+    import yaml
+
+    from fish_speech.models.dac import DacCodec, DacConfig
+
+    codec = DacCodec(DacConfig.from_mapping(SMALL_S1_CODEC))
+    weights = fill_state_dict(dict(codec.named_parameters()), seed)
+    weights["decoder.model.6.conv.parametrizations.weight.original0"] *= 0.01  # else its tanh saturates
+    rows = _WINDOWED["block_size"]
+    for name, head_dim in _S1_TABLES.items():
+        weights[f"{name}.freqs_cis"] = torch.full((rows, head_dim // 2, 2), torch.nan, dtype=torch.bfloat16)  # unused
+        weights[f"{name}.causal_mask"] = torch.ones(rows, rows).tril().bool()
+    torch.save({name: tensor.detach().clone() for name, tensor in weights.items()}, folder / "codec.pth")
+    (folder / "codec.yaml").write_text(yaml.safe_dump(SMALL_S1_CODEC), encoding="utf-8")
+    return folder / "codec.pth"
+
+
+def write_s1_folder(folder: Path, dtype: torch.dtype = torch.bfloat16, seed: int = 0, **changes) -> Path:
+    """Write a small S1-mini folder as it is published, with a codec whose codes its model knows."""
+    write_s1_model(folder, dtype, seed, **changes)
+    write_s1_codec(folder, seed)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_s1_base(tmp_path_factory) -> Path:
+    """A small base of S1-mini; read only."""
+    return write_s1_folder(tmp_path_factory.mktemp("s1_base") / "s1-small")
+
+
+def write_s1_model(folder: Path, dtype: torch.dtype = torch.bfloat16, seed: int = 0, **changes) -> Path:
+    """Write a small S1-mini model as it is published, without its codec: random weights, the golden tokenizer.
+
+    The config and the tokenizer's files are not written by this package but as the published ones are; like the real
+    model.pth this one holds an audio projector that no model has a place for.
+    """
+    from fish_speech.models import DualAR, DualARConfig
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {**SMALL_S1_MODEL, **changes}
+    (folder / "config.json").write_text(json.dumps(config, indent=4, sort_keys=True), encoding="utf-8")
+    for path in sorted((S1_GOLDEN / "tokenizer").iterdir()):
+        shutil.copyfile(path, folder / path.name)
+    model = DualAR(DualARConfig.from_mapping(config), 335, 1434)  # the golden tokenizer's semantic ids
+    model.reset_parameters(torch.Generator().manual_seed(seed))
+    state = {name: tensor.to(dtype) for name, tensor in model.state_dict().items()}
+    torch.save({**state, "audio_projector.weight": torch.zeros(3, 5, dtype=dtype)}, folder / "model.pth")
+    return folder

@@ -13,6 +13,7 @@ import soundfile
 
 REPO = Path(__file__).parents[2]
 BASE = Path("checkpoints/fish-speech-1.5")  # where the scripts look for the base if none is named
+S1_BASE = Path("checkpoints/openaudio-s1-mini")  # and with --model-version s1-mini
 TIMEOUT_S = 900  # far beyond any run here: a hang must not stop the suite
 
 
@@ -86,19 +87,28 @@ def record(path: Path, seconds: float, seed: int, text: str | None, rate: int = 
         path.with_suffix(".txt").write_text(text + "\n", encoding="utf-8")
 
 
-def data_set(folder: Path, clips: int, base: int = 0, frames: int = 12) -> Path:
+def data_set(folder: Path, clips: int, base: int = 0, frames: int = 12, codebooks: int = 8) -> Path:
     """Write a data set as extraction leaves it, without its sound: SPEAKER/clip.npy with clip.lab beside it."""
     (folder / "anna").mkdir(parents=True)
     for number in range(base, base + clips):
-        codes = np.random.default_rng(number).integers(0, 1000, (8, frames + number % 5), dtype=np.int32)
+        codes = np.random.default_rng(number).integers(0, 1000, (codebooks, frames + number % 5), dtype=np.int32)
         np.save(folder / "anna" / f"clip{number:03d}.npy", codes)
         (folder / "anna" / f"clip{number:03d}.lab").write_text(f"Words of clip {number}.", encoding="utf-8")
     return folder
 
 
-def put_base(workspace: Path, base: Path) -> Path:
+def put_base(workspace: Path, base: Path, place: Path = BASE) -> Path:
     """Copy a base model to where the scripts look for it."""
-    return Path(shutil.copytree(base, workspace / BASE))
+    return Path(shutil.copytree(base, workspace / place))
+
+
+def put_samples(folder: Path, *names: str) -> Path:
+    """Copy recordings of samples/allison with their words, all or those that are named."""
+    folder.mkdir(parents=True)
+    for path in sorted((REPO / "samples/allison").iterdir()):
+        if not names or path.stem in names:
+            shutil.copy2(path, folder)
+    return folder
 
 
 def leftovers(folder: Path) -> list[str]:

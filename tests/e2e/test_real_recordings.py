@@ -16,6 +16,7 @@ import soundfile
 from fish_speech.checkpoint import list_checkpoints, read_file
 
 from .conftest import FULL_PIPELINE
+from .families import FAMILIES
 from .scripts import REPO, TIMEOUT_S, leftovers, put_base, run, start
 from .test_interruption import assert_equal_states, wait_for
 
@@ -26,11 +27,12 @@ STEPS = 20
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-def test_real_recordings_go_the_whole_way_and_every_one_is_accounted_for(tmp_path, small_base):
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_real_recordings_go_the_whole_way_and_every_one_is_accounted_for(tmp_path, request, family):
     recordings = ALL if ALL.is_dir() else FEW
     sources = sorted(recordings.glob("*.flac"))
     assert len(sources) == (206 if recordings == ALL else len(sources)) and len(sources) > 20
-    put_base(tmp_path, small_base)
+    put_base(tmp_path, request.getfixturevalue(family.fixture), family.place)
     data = tmp_path / "training_data/allison"
 
     prepared = run("prepare_dataset.py", "--input", recordings, "--output", data, "--speaker", "allison", cwd=tmp_path)
@@ -51,7 +53,8 @@ def test_real_recordings_go_the_whole_way_and_every_one_is_accounted_for(tmp_pat
     recorded = sum(soundfile.info(source).duration for source in sources)
     assert 0.99 < summary["total_duration_minutes"] * 60 / recorded <= 1.0001  # less the silence around cut pieces
 
-    project = ("--data-dir", "training_data/allison", "--max-steps", STEPS, "--batch-size", 2, "--log-every-n-steps", 1)
+    project = ("--data-dir", "training_data/allison", "--max-steps", STEPS, "--batch-size", 2, "--log-every-n-steps", 1,
+               *family.flags)  # fmt: skip
     process = start("finetune_tts.py", "--project", "stopped", *project, *FULL_PIPELINE, cwd=tmp_path)
     output = tmp_path / "finetune_tts.py.out"
     wait_for(output, f"step {STEPS // 2 - 2}/{STEPS}", process)
@@ -73,9 +76,10 @@ def test_real_recordings_go_the_whole_way_and_every_one_is_accounted_for(tmp_pat
     for path in data.rglob("*.wav"):
         codes = np.load(path.with_suffix(".npy"))
         assert codes.dtype == np.int32
-        assert codes.shape[0] == 8 and abs(codes.shape[1] - soundfile.info(path).frames / 2048) < 1
+        expected = soundfile.info(path).duration * family.sample_rate / family.samples_per_frame
+        assert codes.shape[0] == family.codebooks and abs(codes.shape[1] - expected) < 1
         frames += codes.shape[1]
-    assert f"({frames} frames, 8 codebooks)" in said
+    assert f"({frames} frames, {family.codebooks} codebooks)" in said
     saved = list_checkpoints(tmp_path / "results/stopped/checkpoints")
     assert 8 <= saved[-1].step < STEPS and f"stopped at step {saved[-1].step}," in said
 
@@ -93,7 +97,7 @@ def test_real_recordings_go_the_whole_way_and_every_one_is_accounted_for(tmp_pat
     arguments = ("--model-path", "checkpoints/stopped-merged", "-o", "spoken.wav", "--device", "cpu")
     run("cli_tts.py", text, *arguments, cwd=tmp_path)
     info = soundfile.info(tmp_path / "spoken.wav")
-    assert (info.samplerate, info.channels) == (44100, 1)
+    assert (info.samplerate, info.channels) == (family.sample_rate, 1)
     assert 0.02 * len(text) <= info.duration <= 3.1 + 0.15 * len(text)
     assert leftovers(tmp_path) == []
     shutil.rmtree(tmp_path / "training_data")  # 80 MB
