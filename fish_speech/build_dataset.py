@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import errors, log
 from .arguments import make_parser, positive_float, positive_int
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .datasets.sources import Clip
     from .datasets.workers import Packed
 
+T = TypeVar("T")
 logger = logging.getLogger("fish_speech.build_dataset")  # not __name__: that is __main__ when the stage runs
 
 TEXT_EXTENSION = ".lab"
@@ -40,6 +41,7 @@ SHARD_SIZE = 10.0  # MB
 MOST_WORKERS = 16
 LARGEST_RECORD = 8 << 20  # bytes of clips after which a speaker's next record is started
 _FACTS = ("clips", "frames", "codebooks", "speakers", "left_out", "suspicious")  # of a Report, kept in the index
+MOST_CODEBOOKS = 64  # of a record: it may have come from anywhere
 LISTED = 20  # left-out clips named on the terminal; the index has all
 
 
@@ -97,7 +99,7 @@ def build(
 
     Clips that cannot be trained on are left out and listed in the report. Raises UserError if none is usable.
     """
-    from .clip_checks import FRAME_RATE, judge, look_at, most_codebooks
+    from .clip_checks import FRAME_RATE, codebooks_of, judge, look_at
     from .datasets.shards import ShardWriter
     from .datasets.sources import find_clips
     from .datasets.workers import CHUNK, pack_clip, worker_pool
@@ -118,7 +120,7 @@ def build(
         with worker_pool(min(num_workers, -(-len(clips) // CHUNK))) as run:
             found = list(run(partial(look_at, codec.frame_rate or FRAME_RATE), clips))
             verdicts = judge([clip.speaker for clip in clips], found, codec)
-            report.codebooks = most_codebooks(found)
+            report.codebooks = codebooks_of(found, codec)
             report.suspicious = [(clip.name, verdict.odd) for clip, verdict in zip(clips, verdicts) if verdict.odd]
             judged = [(clip, verdict.left_out) for clip, verdict in zip(clips, verdicts)]
             packed = run(partial(pack_clip, report.codebooks), judged)
@@ -152,9 +154,21 @@ def codec_of(inputs: Iterable[Path]) -> CodecFacts:
         except (OSError, ValueError, RecursionError):
             record = None
         records.append(record if isinstance(record, dict) else {})
-    rates, sizes = ({_number(record.get(key)) for record in records} for key in ("frame_rate", "codebook_size"))
-    rate, size = (values.pop() if len(values) == 1 else None for values in (rates, sizes))
-    return CodecFacts(rate, None if size is None else int(size))
+    rate = _common([_number(record.get("frame_rate")) for record in records])
+    size = _common([_number(record.get("codebook_size")) for record in records])
+    sizes = _common([_sizes(record.get("codebook_sizes")) for record in records])
+    return CodecFacts(rate, None if size is None else int(size), sizes)
+
+
+def _common(values: list[T]) -> T | None:
+    """What all have in common; None where they differ."""
+    return values[0] if values and all(value == values[0] for value in values) else None
+
+
+def _sizes(value: Any) -> tuple[int, ...] | None:
+    """A list of codebook sizes, None for anything else."""
+    numbers = [_number(size) for size in value] if isinstance(value, list) and 0 < len(value) <= MOST_CODEBOOKS else []
+    return tuple(int(size) for size in numbers if size is not None) if numbers and None not in numbers else None
 
 
 def _number(value: Any) -> float | None:
@@ -167,7 +181,8 @@ def fingerprint(clips: Iterable[Clip], rejected: Iterable[tuple[str, str]], code
     """Return a digest of the names, sizes and times of all input files; it changes when the input does."""
     digest = hashlib.sha256()
     lines = (line for clip in clips for line in clip.fingerprint())
-    for line in itertools.chain(lines, map(repr, rejected), map(repr, codec)):
+    facts = [*codec[:2], *([codec.codebook_sizes] if codec.codebook_sizes else [])]
+    for line in itertools.chain(lines, map(repr, rejected), map(repr, facts)):
         digest.update(line.encode("utf-8", "backslashreplace") + b"\n")
     return digest.hexdigest()
 

@@ -15,6 +15,8 @@ from statistics import median
 from typing import NamedTuple
 
 from .audio import MAX_CLIP_S
+from .codes import largest_of_rows, row_too_large
+from .datasets.code_origin import whose_codes
 from .datasets.recordings import LONG_S
 from .datasets.sources import Clip, UnusableClip, read_codes, read_texts
 from .prepare.rate import characters_per_s, implausible_rate
@@ -35,17 +37,22 @@ class CodecFacts(NamedTuple):
 
     frame_rate: float | None = None  # frames of codes per second
     codebook_size: int | None = None  # codes are below
+    codebook_sizes: tuple[int, ...] | None = None  # each codebook's own, where they differ
 
 
 class Facts(NamedTuple):
     """What one clip is, or why it cannot be used."""
 
     reason: str | None = None
-    codebooks: int = 0
-    largest: int = 0  # code
+    largest: tuple[int, ...] = ()  # code of each codebook
     seconds: float = 0.0
     rate: float = 0.0  # letters per second of the first text
     implausible: str | None = None  # why no text of it can be what is spoken
+
+    @property
+    def codebooks(self) -> int:
+        """Codes per frame."""
+        return len(self.largest)
 
 
 class Verdict(NamedTuple):
@@ -64,11 +71,13 @@ def look_at(frame_rate: float, clip: Clip) -> Facts:
     seconds = codes.shape[1] / frame_rate
     letters = characters_per_s(texts[0], 1.0) + (_LETTERS_PER_SYLLABLE - 1) * len(_SYLLABIC.findall(texts[0]))
     implausible = next(filter(None, (implausible_rate(text, seconds) for text in texts)), None)
-    return Facts(None, len(codes), int(codes.max()), seconds, letters / seconds, implausible)
+    return Facts(None, largest_of_rows(codes), seconds, letters / seconds, implausible)
 
 
-def most_codebooks(facts: Sequence[Facts]) -> int:
-    """The number of codebooks that most usable clips have; 0 if there are none."""
+def codebooks_of(facts: Sequence[Facts], codec: CodecFacts) -> int:
+    """The number of codebooks that clips must have: the codec's, else what most usable clips have; 0 if there are none."""
+    if codec.codebook_sizes is not None:
+        return len(codec.codebook_sizes)
     counts = Counter(fact.codebooks for fact in facts if fact.reason is None)
     return max(counts, key=lambda count: (counts[count], count), default=0)
 
@@ -76,10 +85,8 @@ def most_codebooks(facts: Sequence[Facts]) -> int:
 def judge(speakers: Sequence[str], facts: Sequence[Facts], codec: CodecFacts) -> list[Verdict]:
     """Return the verdict on each clip, given its speaker and what was found in it."""
     usable = [fact for fact in facts if fact.reason is None]
-    codebooks = most_codebooks(facts)
-    size = codec.codebook_size
-    if size is None and 2 * sum(fact.largest < _USUAL_CODES for fact in usable) > len(usable):
-        size = _USUAL_CODES
+    codebooks = codebooks_of(facts, codec)
+    sizes = _sizes(codebooks, usable, codec)
     # Without the frame rate the seconds are a guess; if they make most texts impossible, it was a wrong one.
     impossible = sum(fact.implausible is not None for fact in usable)
     seconds_known = codec.frame_rate is not None or 2 * impossible <= len(usable)
@@ -93,10 +100,13 @@ def judge(speakers: Sequence[str], facts: Sequence[Facts], codec: CodecFacts) ->
         if fact.reason is not None:
             return Verdict(fact.reason)
         if fact.codebooks != codebooks:
-            return Verdict(f"{fact.codebooks} codebooks, where most clips have {codebooks}")
-        if size is not None and fact.largest >= size:
+            others = "most clips have" if codec.codebook_sizes is None else "this codec has"
+            return Verdict(f"{fact.codebooks} codebooks{whose_codes(fact.codebooks)}, where {others} {codebooks}")
+        if (row := row_too_large(fact.largest, sizes)) is not None:
+            where = f" in codebook {row}" if len(set(sizes)) > 1 else ""
             return Verdict(
-                f"it has the code {fact.largest}: codes of another codec, those of this one are below {size}"
+                f"it has the code {fact.largest[row]}{where}: codes of another codec, those of this one are "
+                f"below {sizes[row]}"
             )
         if seconds_known and fact.implausible:
             return Verdict(f"{fact.implausible.removesuffix(' of speech')}; is it the transcript of this clip?")
@@ -110,6 +120,15 @@ def judge(speakers: Sequence[str], facts: Sequence[Facts], codec: CodecFacts) ->
         return Verdict(odd="; ".join(filter(None, odd)) or None)
 
     return [verdict(speaker, fact) for speaker, fact in zip(speakers, facts)]
+
+
+def _sizes(codebooks: int, usable: Sequence[Facts], codec: CodecFacts) -> list[int | None]:
+    """What the codes of each codebook must be below. What nobody says is taken from what most clips have."""
+    if codec.codebook_sizes is not None or codec.codebook_size is not None:
+        return list(codec.codebook_sizes or [codec.codebook_size] * codebooks)
+    alike = [fact.largest for fact in usable if fact.codebooks == codebooks]
+    rows = range(codebooks)
+    return [_USUAL_CODES if 2 * sum(it[row] < _USUAL_CODES for it in alike) > len(alike) else None for row in rows]
 
 
 def _median_and_bound(logarithms: list[float]) -> tuple[float, float]:

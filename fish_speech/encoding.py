@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from . import files
 from .audio import MAX_CLIP_S, AudioError, read_audio
+from .codes import largest_of_rows, row_too_large
 from .datasets.recordings import Clip
 from .device import choose_device
 from .errors import UserError
@@ -19,7 +20,7 @@ from .round_trip import RoundTrip, round_trip
 if TYPE_CHECKING:
     import numpy as np
 
-    from .models import FireflyCodec
+    from .models import Codec
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def encode_batch(task: BatchTask) -> list[Outcome]:
     for (clip, sound), part in zip(good, codes):
         if clip.audio in task.to_write:
             failure = None
-            if part.min() < 0 or part.max() >= codec.codebook_size:
+            if part.min() < 0 or row_too_large(largest_of_rows(part), codec.codebook_sizes) is not None:
                 failure = "the codec gave no valid codes for it: the weights may hold NaN"
             else:
                 save_codes(clip.codes, part)
@@ -102,10 +103,12 @@ def check_codec(task: CheckTask) -> RoundTrip:
     return round_trip(clips, load(task.settings), task.folder)
 
 
-def _read_all(clips: list[Clip], codec: FireflyCodec) -> dict[Clip, np.ndarray | str]:
+def _read_all(clips: list[Clip], codec: Codec) -> dict[Clip, np.ndarray | str]:
     """Read clips at the codec's rate; the reason in place of a waveform (samples,) where that fails."""
     with ThreadPoolExecutor(4) as pool:
-        return dict(zip(clips, pool.map(lambda clip: _read(clip, codec.sample_rate, codec.samples_per_frame), clips)))
+        return dict(
+            zip(clips, pool.map(lambda clip: _read(clip, codec.sample_rate, codec.config.least_samples), clips))
+        )
 
 
 def _read(clip: Clip, sample_rate: int, least: int) -> np.ndarray | str:
@@ -114,12 +117,12 @@ def _read(clip: Clip, sample_rate: int, least: int) -> np.ndarray | str:
     except AudioError as error:
         return error.reason
     if len(waveform) < least:
-        return f"too short: {len(waveform) / sample_rate:.3f} s are less than one frame of codes"
+        return f"too short: {len(waveform) / sample_rate:.3f} s, the codec needs {least / sample_rate:.3f} s"
     return waveform
 
 
 @cache
-def load(settings: Settings) -> FireflyCodec:
+def load(settings: Settings) -> Codec:
     """Load the codec, once per process."""
     import torch
 

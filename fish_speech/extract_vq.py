@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import arguments, errors, files, log
 from .checkpoint import sha256
+from .codes import largest_of_rows, row_too_large
 from .datasets.recordings import LONG_S, Clip, codes_of, find_clips, plan_batches
 from .datasets.sources import UnusableClip, read_codes
 from .device import DeviceChoice, allow_mps_fallback, choose_device
@@ -28,11 +29,11 @@ from .encoding import BatchTask, CheckTask, Settings, check_codec, encode_batch,
 from .errors import FAILED, UserError
 from .left_out import add_max_left_out, exit_code
 from .round_trip import CLIPS, RoundTrip, spread
-from .versions import CODEC_RECORD, VERSIONS, ModelVersion
+from .versions import CODEC_RECORD, ModelVersion, config_of_codec, settle_version
 from .workers import WorkerLost, run_tasks
 
 if TYPE_CHECKING:
-    from .models import FireflyConfig
+    from .models import CodecConfig
     from .ray_runner import Cluster
 
 logger = logging.getLogger("fish_speech.extract_vq")  # not __name__: that is __main__ when the stage runs
@@ -76,7 +77,7 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def is_done(clip: Clip, config: FireflyConfig) -> bool:
+def is_done(clip: Clip, config: CodecConfig) -> bool:
     """Tell whether the clip has codes that are whole, plausible and newer than its audio."""
     try:
         if clip.codes.stat().st_mtime_ns < clip.audio.stat().st_mtime_ns:
@@ -84,12 +85,12 @@ def is_done(clip: Clip, config: FireflyConfig) -> bool:
         codes = read_codes(clip.codes)
     except (OSError, UnusableClip):
         return False
-    if codes.dtype != "int32" or codes.shape[0] != config.quantizer.n_groups:
+    if codes.dtype != "int32" or codes.shape[0] != config.codebooks:
         return False
-    frames = clip.duration_s * config.frame_rate
+    frames = config.frames_of(round(clip.duration_s * config.sample_rate))
     exact = clip.audio.suffix.lower() in (".wav", ".flac")  # other headers may be wrong about the duration
     plausible = not exact or abs(codes.shape[1] - frames) < 2
-    return plausible and int(codes.max()) < config.quantizer.codes
+    return plausible and row_too_large(largest_of_rows(codes), config.codebook_sizes) is None
 
 
 def _check_weights(path: Path, version: ModelVersion) -> str:
@@ -112,8 +113,11 @@ def _read_record(path: Path | None) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _write_record(path: Path | None, weights: str, config: FireflyConfig) -> None:
-    record = {"codec_sha256": weights, "frame_rate": config.frame_rate, "codebook_size": config.quantizer.codes}
+def _write_record(path: Path | None, weights: str, config: CodecConfig) -> None:
+    sizes = config.codebook_sizes
+    record: dict[str, Any] = {"codec_sha256": weights, "frame_rate": config.frame_rate, "codebook_size": max(sizes)}
+    if len(set(sizes)) > 1:
+        record["codebook_sizes"] = list(sizes)
     if path is not None and _read_record(path) != record:
         files.write_json(path, record)
 
@@ -172,14 +176,14 @@ def extract(given: argparse.Namespace) -> int:
         clips = [clip._replace(audio=clip.audio.absolute()) for clip in clips]
         failures = {audio.absolute(): reason for audio, reason in failures.items()}
     choice = choose_device(given.device, "training", given.force_mps) if given.runner == "local" else None
-    from .models import FireflyConfig, codec_config
+    from .models import codec_config, make_codec_config
 
-    version = VERSIONS[given.model_version]
+    version = settle_version(given.model_version, given.checkpoint_path and given.checkpoint_path.parent)
     checkpoint = given.checkpoint_path or version.folder / version.codec_file
-    config_name = given.config_name or version.config_of(checkpoint)
+    config_name = given.config_name or config_of_codec(checkpoint, version.name)
     if config_name.endswith((".yaml", ".yml")):
         config_name = str(Path(config_name).absolute())
-    config = FireflyConfig.from_mapping(codec_config(config_name))
+    config = make_codec_config(codec_config(config_name), config_name)
     _remove_leftovers(clips)
     weights = _check_weights(checkpoint, version)
     record = given.data / CODEC_RECORD if given.data is not None and given.data.is_dir() else None

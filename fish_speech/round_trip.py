@@ -22,7 +22,7 @@ from .datasets.sources import UnusableClip, read_codes
 if TYPE_CHECKING:
     import torch
 
-    from .models import FireflyCodec
+    from .models import Codec
 
 T = TypeVar("T")
 CLIPS = 3
@@ -94,7 +94,7 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[(2 * number + 1) * len(items) // (2 * count)] for number in range(count)]
 
 
-def round_trip(clips: Sequence[tuple[str, Path, Path]], codec: FireflyCodec, folder: Path | None = None) -> RoundTrip:
+def round_trip(clips: Sequence[tuple[str, Path, Path]], codec: Codec, folder: Path | None = None) -> RoundTrip:
     """Decode each clip (name, sound, codes), at most its first seconds, and compare it with all of their sounds.
 
     Clips that cannot be read are passed over. With `folder`, what was compared is kept there: N_original.wav,
@@ -123,7 +123,7 @@ def round_trip(clips: Sequence[tuple[str, Path, Path]], codec: FireflyCodec, fol
     return result
 
 
-def _read(audio: Path, codes: Path, codec: FireflyCodec) -> tuple[torch.Tensor, torch.Tensor] | None:
+def _read(audio: Path, codes: Path, codec: Codec) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Return sound (samples,) and codes (codebooks, frames) of the beginning of a clip; None if there is too little."""
     import torch
 
@@ -135,19 +135,19 @@ def _read(audio: Path, codes: Path, codec: FireflyCodec) -> tuple[torch.Tensor, 
         return None
     frames = min(grid.shape[1], len(sound) // codec.samples_per_frame)
     samples = frames * codec.samples_per_frame
-    if samples < codec.config.spec_transform.win_length:
+    if samples < codec.config.least_samples:
         return None
     codes_there = torch.from_numpy(grid[:, :frames].astype(np.int64))
     return torch.from_numpy(sound[:samples]).to(codec.device), codes_there.to(codec.device)
 
 
-def _compare(name: str, decoded: torch.Tensor, sounds: dict[str, torch.Tensor], codec: FireflyCodec) -> Tripped:
+def _compare(name: str, decoded: torch.Tensor, sounds: dict[str, torch.Tensor], codec: Codec) -> Tripped:
     others = [_distance(decoded, sound, codec) for other, sound in sounds.items() if other != name]
     silent = float(sounds[name].abs().max()) < _SILENT
     return Tripped(name, _distance(decoded, sounds[name], codec), _mean(others), silent)
 
 
-def _distance(one: torch.Tensor, other: torch.Tensor, codec: FireflyCodec) -> float:
+def _distance(one: torch.Tensor, other: torch.Tensor, codec: Codec) -> float:
     samples = min(len(one), len(other))
     return float(codec.log_mel.distance(one[None, :samples], other[None, :samples]))
 

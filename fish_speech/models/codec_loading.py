@@ -114,12 +114,6 @@ def architecture_of(config: CodecConfig) -> Architecture:
     return next(row for row in ARCHITECTURES.values() if isinstance(config, row.config))
 
 
-def configs_of_codes(codebooks: int, largest: int = 0) -> list[str]:
-    """The configs in configs/codec whose codecs make so many codes a frame, up to the code `largest`."""
-    known = {name: make_codec_config(codec_config(name), name) for name in names("codec")}
-    return [name for name, it in known.items() if it.codebooks == codebooks and largest < max(it.codebook_sizes)]
-
-
 def _read_weights(path: Path) -> dict[str, Tensor]:
     content = read_file(path)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
