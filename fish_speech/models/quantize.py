@@ -16,7 +16,7 @@ from .dual_ar import DualAR
 from .int8_kernels import best_kernel, check_int8, packing_engine, quantize_rows
 from .lora import is_lora_name
 
-__all__ = ["CompactEmbedding", "CompactLinear", "Int8Linear", "check_int8", "quantize_int8"]
+__all__ = ["CompactEmbedding", "CompactLinear", "Int8Linear", "SplitInt8Linear", "check_int8", "quantize_int8"]
 
 
 class _ForSpeaking(nn.Module):
@@ -66,6 +66,19 @@ class Int8Linear(_ForSpeaking):
 
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}, {self._product.name}"
+
+
+class SplitInt8Linear(_ForSpeaking):
+    """An int8 projection of which mostly the first outputs are wanted: packed apart, because packed rows cannot be cut."""
+
+    def __init__(self, weight: Tensor, count: int):
+        super().__init__()
+        self.first, self.rest = Int8Linear(weight[:count]), Int8Linear(weight[count:])
+        self.training = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out), in the dtype of x."""
+        return torch.cat([self.first(x), self.rest(x)], dim=-1)
 
 
 class _Compact(_ForSpeaking):
@@ -125,8 +138,9 @@ def quantize_int8(model: DualAR) -> None:
     model.eval().requires_grad_(False)
     places = [place for blocks in (model.layers, model.fast_layers) for place in _linears(blocks)]
     places += [(model, name) for name in ("fast_project_in", "fast_output") if hasattr(model, name)]
+    drawn = model.config.residual_codes
     with packing_engine(), ThreadPoolExecutor(torch.get_num_threads()) as threads:  # packing is serial within torch
-        for _ in threads.map(_quantize, places):
+        for _ in threads.map(lambda place: _quantize(place, drawn), places):
             pass
     if not model.config.tie_word_embeddings:
         model.output = CompactLinear(model.output.weight)  # type: ignore[assignment]
@@ -142,8 +156,11 @@ def _linears(blocks: nn.Module) -> list[tuple[nn.Module, str]]:
 
 
 @torch.no_grad()
-def _quantize(place: tuple[nn.Module, str]) -> None:
+def _quantize(place: tuple[nn.Module, str], drawn: int) -> None:
     owner, name = place
     linear = getattr(owner, name)
+    if name == "fast_output" and drawn < linear.out_features:
+        setattr(owner, name, SplitInt8Linear(linear.weight, drawn))
+        return
     # What gating gives w2 has far outliers: with 8 bits there, the divergence from float32 is twice as large.
     setattr(owner, name, Int8Linear(linear.weight, linear.bias, fine=name == "w2"))

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..models.dual_ar import DualAR
-from .flat_layers import FlatStack, normalization, projection, row_projection
+from ..models.quantize import SplitInt8Linear
+from .flat_layers import FlatStack, Project, normalization, projection, row_projection
 
 
 class Engine(Protocol):
@@ -25,10 +26,10 @@ class Engine(Protocol):
         """Run the column (1 + codebooks,) that follows -> its hidden state."""
 
     def first_logits(self, hidden: Tensor, code: Tensor) -> Tensor:
-        """Start a frame with the hidden state and code 0 -> logits (codebook_size,) of code 1, float32 from `FlatEngine`."""
+        """Start a frame with the hidden state and code 0 -> logits (residual_codes,) of code 1, float32 from `FlatEngine`."""
 
     def next_logits(self, code: Tensor) -> Tensor:
-        """Take the frame's next code -> logits (codebook_size,) of the one after it."""
+        """Take the frame's next code -> logits (residual_codes,) of the one after it."""
 
 
 def engine_for(model: DualAR, capacity: int) -> Engine:
@@ -37,12 +38,27 @@ def engine_for(model: DualAR, capacity: int) -> Engine:
     return FlatEngine(model, capacity) if flat else PlainEngine(model, capacity)
 
 
+def drawn_output(model: DualAR) -> Project:
+    """The outputs of `fast_output` that codes are drawn from, without computing the others where its kind allows that."""
+    output, codes = model.fast_output, model.config.residual_codes
+    if codes == model.config.codebook_size:
+        return output
+    if isinstance(output, SplitInt8Linear):
+        return output.first
+    if type(output) is not nn.Linear:  # an adapter adds to the weight
+        return lambda x: output(x)[..., :codes]
+    part = nn.Linear(output.in_features, codes, bias=False, device="meta")
+    part.weight = nn.Parameter(output.weight[:codes], requires_grad=False)  # a view
+    return part
+
+
 class PlainEngine:
     """The model's own step functions with growing caches, on any device."""
 
     def __init__(self, model: DualAR, capacity: int):
         self.model = model
         self._slow, self._fast = model.new_caches(capacity)
+        self._fast_output = drawn_output(model)
 
     def prefill(self, prompt: Tensor) -> Tensor:
         return self.model.step(prompt[None].to(self.model.device), self._slow)
@@ -55,10 +71,13 @@ class PlainEngine:
             cache.clear()
         # Code 0 comes from the token, so the hidden state and its embedding go through the fast layers together.
         x = torch.stack([self.model.project_hidden(hidden), self.model.fast_embeddings(code[None])], dim=1)
-        return self.model.fast_step(x, self._fast)[0]
+        return self._logits(x)
 
     def next_logits(self, code: Tensor) -> Tensor:
-        return self.model.fast_step(self.model.fast_embeddings(code[None, None]), self._fast)[0]
+        return self._logits(self.model.fast_embeddings(code[None, None]))
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self._fast_output(self.model.fast_hidden(x, self._fast))[0]
 
 
 class FlatEngine:
@@ -68,11 +87,13 @@ class FlatEngine:
         self.model, config = model, model.config
         self._slow = FlatStack(list(model.layers), model._rope, capacity)  # type: ignore[arg-type]
         self._fast = FlatStack(list(model.fast_layers), model._fast_rope, config.num_codebooks)  # type: ignore[arg-type]
-        self._fast_norm, output = normalization(model.fast_norm), model.fast_output
-        # bfloat16 logits would round apart what is close.
-        narrow = type(output) is nn.Linear and output.weight.dtype != torch.float32
-        self._fast_output = row_projection(output.weight.float()) if narrow else projection(output)
+        self._fast_norm, output = normalization(model.fast_norm), drawn_output(model)
+        if type(output) is nn.Linear and output.weight.dtype != torch.float32:
+            self._fast_output = row_projection(output.weight.float())  # bfloat16 logits would round apart what is close
+        else:
+            self._fast_output = projection(output)
         self._offsets = torch.arange(config.num_codebooks) * config.codebook_size
+        self._scale = config.embedding_scale
 
     def prefill(self, prompt: Tensor) -> Tensor:
         return self._slow.prefill(self.model.embed(prompt[None])[0])
@@ -81,7 +102,7 @@ class FlatEngine:
         model, token = self.model, int(column[0])
         x = model.embeddings(column[:1])  # (1, dim)
         if model.semantic_begin_id <= token <= model.semantic_end_id:
-            x = x + model.codebook_embeddings(column[1:] + self._offsets).sum(dim=0).to(x.dtype)
+            x = (x + model.codebook_embeddings(column[1:] + self._offsets).sum(dim=0).to(x.dtype)) / self._scale
         return self._slow.step(x)
 
     def first_logits(self, hidden: Tensor, code: Tensor) -> Tensor:

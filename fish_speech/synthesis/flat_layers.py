@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..models.transformer import Block, RMSNorm, RotaryTable, rotate
+from ..models.transformer import Attention, Block, RMSNorm, RotaryTable, rotate
 
 FIRST_ROOM = 1024  # positions beyond the prompt that the caches are made for; more are made when they are needed
 
 Project = Callable[[Tensor], Tensor]
 
 
-def projection(linear: nn.Module) -> Project:
+def projection(linear: Project) -> Project:
     """How to apply `linear` to (tokens, width) fastest; biases, adapters and packed weights are its own business."""
     if type(linear) is nn.Linear and linear.bias is None:
         return row_projection(linear.weight)
@@ -58,6 +58,21 @@ def normalization(norm: RMSNorm) -> Project:
     return apply
 
 
+def head_normalization(attention: Attention) -> Callable[[Tensor], Tensor] | None:
+    """How to bring queries and keys (..., heads + kv_heads, head_dim) float32 to unit scale, in place; None: not at all."""
+    if not attention.qk_norm:
+        return None
+    q_norm, k_norm, width = attention.q_norm, attention.k_norm, attention.head_dim
+    weight = torch.cat([q_norm.weight.expand(attention.heads, -1), k_norm.weight.expand(attention.kv_heads, -1)])
+    weight = weight.float() * sqrt(width)  # x / sqrt(mean + eps) = x sqrt(width) / sqrt(sum + width eps)
+    floor = torch.tensor(sqrt(width * q_norm.eps))
+
+    def apply(x: Tensor) -> Tensor:  # half the time of F.rms_norm
+        return x.div_(torch.hypot(torch.linalg.vector_norm(x, dim=-1, keepdim=True), floor)).mul_(weight)
+
+    return apply
+
+
 class FlatStack:
     """Blocks of equal shape with caches for up to `capacity` positions of one sequence; for inference mode only.
 
@@ -75,7 +90,8 @@ class FlatStack:
         buffer = torch.empty(1, (self.heads + 2 * self.kv_heads) * self.head_dim)
         rows = buffer.view(-1, self.head_dim)  # (heads + 2 kv_heads, head_dim)
         self._buffer = buffer
-        self._turned = torch.view_as_complex(rows[: self.heads + self.kv_heads].unflatten(1, (-1, 2)))
+        self._normed = rows[: self.heads + self.kv_heads]
+        self._turned = torch.view_as_complex(self._normed.unflatten(1, (-1, 2)))
         self._queries = rows[: self.heads].view(self.kv_heads, 1, -1, self.head_dim)  # heads of a KV head as positions
         self._new = rows[self.heads :].view(2, self.kv_heads, self.head_dim)
 
@@ -88,6 +104,8 @@ class FlatStack:
         for index, (layer, store) in enumerate(zip(self._layers, self._store, strict=True)):
             widths = [self.heads + self.kv_heads, self.kv_heads]
             turned, values = layer.wqkv(layer.attention_norm(x)).view(1, tokens, -1, self.head_dim).split(widths, dim=2)
+            if layer.head_norm is not None:
+                turned = layer.head_norm(turned.float()).to(self.dtype)
             queries, keys = rotate(turned, cos, sin).transpose(1, 2).split([self.heads, self.kv_heads], dim=1)
             store[0, :, :tokens] = keys[0]
             store[1, :, :tokens] = values[0].transpose(0, 1)
@@ -113,14 +131,16 @@ class FlatStack:
         return x.to(self.dtype)
 
     def _run(self, x: Tensor, angles: Tensor, new_rows: Sequence[Tensor], seen: Sequence[Tensor]) -> Tensor:
-        buffer, turned, new, queries = self._buffer, self._turned, self._new, self._queries
-        attend, dim, narrow = F.scaled_dot_product_attention, self.heads * self.head_dim, self.dtype != torch.float32
+        buffer, normed, turned, new, queries = self._buffer, self._normed, self._turned, self._new, self._queries
+        attend, width, narrow = F.scaled_dot_product_attention, self.heads * self.head_dim, self.dtype != torch.float32
         for index, layer in enumerate(self._layers):
             buffer.copy_(layer.wqkv(layer.attention_norm(x)))
+            if layer.head_norm is not None:
+                layer.head_norm(normed)
             turned.mul_(angles)
             new_rows[index].copy_(new)
             out = attend(queries.to(self.dtype) if narrow else queries, seen[2 * index], seen[2 * index + 1])
-            x = layer.finish(x, out.reshape(1, dim))
+            x = layer.finish(x, out.reshape(1, width))
         return x
 
     def _make_room(self, needed: int, keep: int) -> None:
@@ -140,6 +160,7 @@ class _FlatLayer:
     def __init__(self, block: Block):
         self.attention_norm, self.ffn_norm = normalization(block.attention_norm), normalization(block.ffn_norm)
         self.wqkv, self.wo = projection(block.attention.wqkv), projection(block.attention.wo)
+        self.head_norm = head_normalization(block.attention)
         feed_forward = block.feed_forward
         self.w1, self.w2, self.w3 = (projection(w) for w in (feed_forward.w1, feed_forward.w2, feed_forward.w3))
 

@@ -6,7 +6,7 @@ counted from the first semantic id.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -14,11 +14,25 @@ from torch import Tensor
 
 from ..models.dual_ar import DualAR
 from ..models.quantize import CompactLinear
+from ..versions import FISH, S1
 from .engine import Engine, engine_for
 from .flat_layers import normalization, row_projection
 from .sampling import SamplingConfig, sample_token
 
 PENALTY_WINDOW = 16  # frames
+
+
+def _tokens(window: Tensor) -> Tensor:
+    return window[0]
+
+
+def _first_column(window: Tensor) -> Tensor:
+    return window[:, 0]
+
+
+# Which ids of the window (1 + codebooks, PENALTY_WINDOW) the released system of a family penalises for the token. That of
+# S1-mini takes a token and codes of one frame, plainly meant to be the tokens of all: speech is drawn with those.
+_RELEASED_PENALTY: dict[str, Callable[[Tensor], Tensor]] = {FISH: _tokens, S1: _first_column}
 
 
 @torch.inference_mode()
@@ -34,7 +48,8 @@ def generate_columns(
     """Yield columns (1 + codebooks,) int64 that follow `prompt` (1 + codebooks, tokens), the one of `<|im_end|>` last.
 
     max_new_tokens 0 means up to the model's longest sequence, and never beyond it. `speech_only` draws among semantic
-    tokens and `<|im_end|>` only, and not the latter before `min_frames`; the released system draws among all tokens.
+    tokens and `<|im_end|>` only, and not the latter before `min_frames`; the released system draws among all tokens, and
+    penalises what that of the model's family does.
     Raises ValueError for a prompt that leaves no room.
     """
     prompt = torch.as_tensor(prompt, dtype=torch.int64)
@@ -80,6 +95,7 @@ class _ColumnSampler:
         self.model, self.sampling, self.rng = model, sampling, rng
         self.first, self.codebooks = model.semantic_begin_id, model.config.num_codebooks
         self.allowed = None if end_id is None else _AllowedTokens(model, end_id)
+        self.penalty = _RELEASED_PENALTY[model.config.family] if end_id is None else _tokens
 
     def __call__(self, hidden: Tensor, engine: Engine, previous: Tensor | None, may_end: bool = True) -> Tensor:
         model = self.model
@@ -93,7 +109,7 @@ class _ColumnSampler:
         return torch.stack([token, *codes]).cpu()
 
     def _draw_token(self, hidden: Tensor, previous: Tensor | None, may_end: bool) -> Tensor:
-        seen = None if previous is None else previous[0]
+        seen = None if previous is None else self.penalty(previous)
         if self.allowed is None:
             return self._draw(self.model.token_logits(hidden)[0].float(), seen)
         logits = self.allowed.logits(hidden)

@@ -15,10 +15,10 @@ from fish_speech.errors import UserError
 from fish_speech.models import LoraConfig, install_lora, load_dual_ar
 from fish_speech.models import quantize as quantize_module
 from fish_speech.models.int8_kernels import KERNELS, best_kernel, works
-from fish_speech.models.quantize import CompactEmbedding, CompactLinear, Int8Linear, quantize_int8
+from fish_speech.models.quantize import CompactEmbedding, CompactLinear, Int8Linear, SplitInt8Linear, quantize_int8
 from fish_speech.synthesis.generation import generate
 
-from ..conftest import REPO, write_model_folder
+from ..conftest import REPO, write_model_folder, write_s1_model
 
 pytestmark = pytest.mark.skipif(best_kernel() is None, reason="torch has no int8 kernel for this CPU")
 
@@ -103,20 +103,33 @@ def test_compact_tables_are_exact_and_small_where_the_weights_are_bfloat16():
         torch.testing.assert_close(output(x), x @ weight.float().T)  # rounding of float32 sums
 
 
+@all_kernels
+def test_the_first_outputs_of_a_split_layer_are_those_of_the_whole(each_kernel):
+    weight, x = seeded((40, 24)), seeded((3, 24), 1)
+    split = SplitInt8Linear(weight, 16)
+    assert torch.equal(split.first(x), split(x)[:, :16]) and split(x[:1]).shape == (1, 40)
+    assert error(split(x), x @ weight.T) < 0.03
+
+
 MODELS = {
-    "1.5's kind": {},
-    "tied, biases": {"tie_word_embeddings": True, "attention_qkv_bias": True},
-    "another width": {"fast_dim": 48, "fast_n_head": 2, "fast_n_local_heads": 1, "fast_intermediate_size": 40},
+    "1.5's kind": (write_model_folder, {}),
+    "tied, biases": (write_model_folder, {"tie_word_embeddings": True, "attention_qkv_bias": True}),
+    "another width": (
+        write_model_folder,
+        {"fast_dim": 48, "fast_n_head": 2, "fast_n_local_heads": 1, "fast_intermediate_size": 40},
+    ),
+    "S1-mini's kind": (write_s1_model, {}),
+    "S1, biases": (write_s1_model, {"attention_qkv_bias": True, "attention_o_bias": True}),
 }
 
 
-@pytest.mark.parametrize("changes", MODELS.values(), ids=MODELS.keys())
+@pytest.mark.parametrize("write, changes", MODELS.values(), ids=MODELS.keys())
 @pytest.mark.parametrize("speech_only", [False, True])
-def test_a_small_model_with_shared_kv_heads_speaks_almost_as_in_float32(tmp_path, changes, speech_only):
-    folder = write_model_folder(tmp_path / "model", torch.bfloat16, initializer_range=0.2, **changes)
+def test_a_small_model_with_shared_kv_heads_speaks_almost_as_in_float32(tmp_path, write, changes, speech_only):
+    folder = write(tmp_path / "model", torch.bfloat16, initializer_range=0.2, **changes)
     model, quantized = load_dual_ar(folder), load_dual_ar(folder, quantize=True)
     ids = torch.randint(0, 1000, (12, 1, 9), generator=torch.Generator().manual_seed(0))
-    codes = torch.randint(1, 1000, (12, 8, 9), generator=torch.Generator().manual_seed(1))
+    codes = torch.randint(1, 1000, (12, model.config.num_codebooks, 9), generator=torch.Generator().manual_seed(1))
     ids[:, :, 5:] = codes[:, :1, 5:] + model.semantic_begin_id  # text, then frames
     grid = torch.cat([ids, codes * (ids >= model.semantic_begin_id)], dim=1)
     with torch.no_grad():
@@ -128,8 +141,9 @@ def test_a_small_model_with_shared_kv_heads_speaks_almost_as_in_float32(tmp_path
     assert sum(a == b for a, b in first) >= 9  # of 12; after a place where they differ they go their own ways
 
 
-def test_all_layers_are_int8_and_the_float_weights_are_gone(small_base):
-    model = load_dual_ar(small_base)
+@pytest.mark.parametrize("base", ["small_base", "small_s1_base"])
+def test_all_layers_are_int8_and_the_float_weights_are_gone(base, request):
+    model = load_dual_ar(request.getfixturevalue(base))
     linears = [module for module in model.modules() if type(module) is nn.Linear]
     freed = [weakref.ref(linear.weight) for linear in linears]
     del linears
