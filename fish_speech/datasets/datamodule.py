@@ -22,7 +22,7 @@ from .shards import INDEX_FILE, find_shards, read_index
 
 log = logging.getLogger(__name__)
 
-FRAME_RATE = 44100 / 2048  # frames per second of the 1.5 codec, for data that does not say its own
+FRAME_RATE = 44100 / 2048  # frames per second of the codecs of 1.5 and S1-mini, for data that does not say its own
 _LISTED = 5  # left-out clips named in the coverage line
 
 
