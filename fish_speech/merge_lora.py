@@ -24,7 +24,16 @@ from .errors import UserError
 from .errors import run as run_main
 from .files import atomic_path, remove_leftovers, write_json, write_text
 from .log import peak_memory_gb, setup
-from .versions import CONFIG_FILE, TOKENIZER_FILE, VERSIONS, VOICE_FILE, WEIGHTS_FILE, read_voice
+from .versions import (
+    CONFIG_FILE,
+    SPECIAL_TOKENS_FILE,
+    TOKENIZER_FILE,
+    VOICE_FILE,
+    WEIGHTS_FILE,
+    ModelVersion,
+    read_voice,
+    settle_version,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -56,14 +65,12 @@ def choose_lora(name: str | None, path: Path) -> LoraConfig | None:
             )
         return LoraConfig(**read_lora(name))
     own = LoraConfig(**stored)
-    if name is not None:
-        given = LoraConfig(**read_lora(name))
-        if (given.r, given.lora_alpha) != (own.r, own.lora_alpha):
-            raise UserError(
-                f"--lora-config {name} is not what {path} was trained with",
-                f"trained with r {own.r}, alpha {own.lora_alpha}",
-                "leave --lora-config out: the checkpoint knows its shape",
-            )
+    if name is not None and not own.fits(LoraConfig(**read_lora(name))):
+        raise UserError(
+            f"--lora-config {name} is not what {path} was trained with",
+            f"trained with {own}",
+            "leave --lora-config out: the checkpoint knows its shape",
+        )
     return own
 
 
@@ -86,7 +93,7 @@ def merge(
     import torch
 
     from .checkpoint import newest_of, read_file, save_state_dict, sha256
-    from .models import load_adapter, load_dual_ar, read_config
+    from .models import load_adapter, load_dual_ar
     from .models.loading import weights_path
     from .text import Tokenizer
 
@@ -127,7 +134,7 @@ def merge(
     with atomic_path(output / WEIGHTS_FILE) as temporary:
         save_state_dict(temporary, model.state_dict())  # the largest file first: a full disk leaves an old voice whole
         (output / VOICE_FILE).unlink(missing_ok=True)  # written last: a folder without it is not whole
-    write_text(output / CONFIG_FILE, read_config(base).to_json())
+    write_text(output / CONFIG_FILE, model.config.to_json())
     del model
     Tokenizer(base).save(output)
     for name, source in copies.items():
@@ -140,7 +147,7 @@ def merge(
         "dtype": dtype_name,
         "model_sha256": sha256(output / WEIGHTS_FILE),
         "codec": codec.name if codec else None,
-        "lora": None if lora is None else {"r": lora.r, "lora_alpha": lora.lora_alpha},
+        "lora": None if lora is None else shape_of(lora),
         "checkpoint": portable(adapter, output),
         "checkpoint_sha256": sha256(adapter),
         "step": step,
@@ -150,6 +157,12 @@ def merge(
     }
     write_json(output / VOICE_FILE, voice)
     return voice
+
+
+def shape_of(lora: LoraConfig) -> dict[str, Any]:
+    """What `voice.json` says of the adapters: their shape, and where they were if not everywhere."""
+    places = {"target_modules": list(lora.target_modules)} if lora.where else {}
+    return {"r": lora.r, "lora_alpha": lora.lora_alpha, **places}
 
 
 def portable(path: Any, output: Path) -> Any:
@@ -186,7 +199,7 @@ def made_before(
     from .checkpoint import sha256
     from .models.loading import weights_path
 
-    files = [output / name for name in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE)]
+    files = [output / name for name in (WEIGHTS_FILE, CONFIG_FILE, TOKENIZER_FILE, SPECIAL_TOKENS_FILE)]
     try:
         voice = read_voice(output)
         base_weights = weights_path(base)
@@ -279,9 +292,9 @@ def copy_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def find_codec(base: Path, model_version: str, given: Path | None) -> Path | None:
+def find_codec(base: Path, version: ModelVersion, given: Path | None) -> Path | None:
     """The codec weights to copy along: the one given, or the version's in the base folder."""
-    path = given or base / VERSIONS[model_version].codec_file
+    path = given or base / version.codec_file
     if path.is_file():
         return path
     if given:
@@ -290,9 +303,9 @@ def find_codec(base: Path, model_version: str, given: Path | None) -> Path | Non
     return None
 
 
-def codec_yaml(codec: Path, model_version: str) -> Path:
+def codec_yaml(codec: Path, version: ModelVersion) -> Path:
     """The yaml with the shape of `codec`: beside it, or the version's."""
-    shape = VERSIONS[model_version].config_of(codec)
+    shape = version.config_of(codec)
     return Path(shape) if shape.endswith(".yaml") else CONFIGS / "codec" / f"{shape}.yaml"
 
 
@@ -300,7 +313,9 @@ def main(argv: list[str] | None = None) -> int:
     """Parse and merge."""
     parser = make_parser("python -m fish_speech.merge_lora", __doc__)
     parser.add_argument("--lora-config", help="a name in configs/lora; default: what the checkpoint was trained with")
-    parser.add_argument("--base-weight", type=Path, help="base model folder (default: the model version's)")
+    parser.add_argument(
+        "--base-weight", type=Path, help="base model folder; it says its version by itself (default: the version's)"
+    )
     parser.add_argument(
         "--lora-weight", type=Path, required=True, help="step_N.ckpt with LoRA weights, or their folder for the newest"
     )
@@ -338,8 +353,9 @@ def main(argv: list[str] | None = None) -> int:
         arguments.force,
     )
     voice_pack.check_wish(wish)
-    base = arguments.base_weight or VERSIONS[arguments.model_version].folder
-    codec = find_codec(base, arguments.model_version, arguments.codec)
+    version = settle_version(arguments.model_version, arguments.base_weight)
+    base = arguments.base_weight or version.folder
+    codec = find_codec(base, version, arguments.codec)
     voice = merge(
         base,
         arguments.lora_weight,
@@ -347,10 +363,10 @@ def main(argv: list[str] | None = None) -> int:
         arguments.lora_config,
         codec,
         arguments.force,
-        codec_yaml(codec, arguments.model_version) if codec else None,
+        codec_yaml(codec, version) if codec else None,
         arguments.dtype,
     )
-    voice_pack.complete(arguments.output, voice, arguments.lora_weight, base, arguments.model_version, wish)
+    voice_pack.complete(arguments.output, voice, arguments.lora_weight, base, version.name, wish)
     log.info("peak memory %.2f GB", peak_memory_gb())
     sys.stdout.write(f"merged step {voice['step']} into {arguments.output}\n")
     return 0

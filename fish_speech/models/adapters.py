@@ -41,7 +41,7 @@ def refuse_other_family(model: DualAR, path: Path, content: Any) -> None:
     """Raise UserError if a checkpoint says that it was trained on a model of another family; most adapters' names fit any."""
     record = content.get("fish_speech") if isinstance(content, Mapping) else None
     family = record.get("family") if isinstance(record, Mapping) else None
-    if family in FAMILIES and family != model.config.family:
+    if isinstance(family, str) and family in FAMILIES and family != model.config.family:
         raise UserError(
             f"{path} is an adapter of {FAMILIES[family]}",
             f"the base is {FAMILIES[model.config.family]}",

@@ -13,12 +13,21 @@ from omegaconf import OmegaConf
 from fish_speech.build_dataset import build
 from fish_speech.checkpoint import list_checkpoints
 from fish_speech.errors import INTERRUPTED, UserError
+from fish_speech.models import load_dual_ar
+from fish_speech.models.lora import is_lora_name
 from fish_speech.ranks import RANKS
 from fish_speech.train import compose_config
 from fish_speech.training import run
 from fish_speech.training.callbacks import StopGracefully
 from fish_speech.training.run import finish, only_run
-from fish_speech.training.starting import find_resume, refuse_changed, set_aside_later, settings_of, start_weights
+from fish_speech.training.starting import (
+    find_resume,
+    lora_of,
+    refuse_changed,
+    set_aside_later,
+    settings_of,
+    start_weights,
+)
 
 
 @pytest.fixture()
@@ -83,6 +92,62 @@ def test_a_run_is_not_continued_with_a_setting_that_changes_its_steps(make_clips
     refuse_changed(tmp_path, before, settings(), "")
     with pytest.raises(UserError, match=f"why: {name}: "):
         refuse_changed(tmp_path, before, settings(override), "")
+
+
+LORA = "+lora@model.model.lora_config="
+
+
+def test_a_run_is_not_continued_with_other_target_modules_and_older_checkpoints_had_all(
+    make_clips, small_base, tmp_path
+):
+    build(make_clips(tmp_path / "data", {"anna": 2}), tmp_path / "protos")
+    given = (f"pretrained_ckpt_path={small_base}", f"train_dataset.proto_files=[{tmp_path / 'protos'}]")
+
+    def settings(*overrides):
+        config = compose_config("text2semantic_finetune", ["project=p", *given, f"{LORA}r_8_alpha_16", *overrides])
+        return settings_of(config, SimpleNamespace(batch_size=4, processes=1))
+
+    older = {**settings(), "LoRA": "r 8, alpha 16, dropout 0.01"}  # as checkpoints without target_modules say it
+    refuse_changed(tmp_path, older, settings(), "")
+    with pytest.raises(UserError, match=r"LoRA: .* now") as caught:
+        refuse_changed(tmp_path, older, settings("+model.model.lora_config.target_modules=[fast_mlp,mlp,output]"), "")
+    assert "r 8, alpha 16, dropout 0.01 on mlp, output now" in str(caught.value)
+
+
+@pytest.fixture()
+def lora_run(small_s1_base):
+    """Config and module of a new run with adapters on a small S1."""
+
+    def make(*overrides):
+        given = ("project=p", f"pretrained_ckpt_path={small_s1_base}", f"{LORA}r_4_alpha_8")
+        config = compose_config("text2semantic_finetune", [*given, *overrides])
+        model = load_dual_ar(small_s1_base, lora=lora_of(config))
+        return config, SimpleNamespace(model=model, has_lora=True)
+
+    return make
+
+
+def test_a_new_run_proves_that_its_adapters_left_the_base_as_it_is_in_its_file(lora_run):
+    config, module = lora_run()
+    assert start_weights(config, module, None, {}) == 0
+    module.model.fast_layers[0].attention.wo.weight.data[3, 2] += 1e-6
+    with pytest.raises(
+        RuntimeError, match=r"1 weights of the base are not those of .*fast_layers.0.attention.wo.weight"
+    ):
+        start_weights(config, module, None, {})
+
+
+def test_a_warm_start_takes_adapters_of_the_same_shape_alone(lora_run, tmp_path):
+    config, module = lora_run(f"ckpt_path={tmp_path / 'a.ckpt'}")
+    state = {f"model.{n}": p.data + 1 for n, p in module.model.named_parameters() if is_lora_name(n)}
+    record = {"lora": {"r": 4, "lora_alpha": 8, "lora_dropout": 0.1}, "family": "s1"}
+    torch.save({"state_dict": state, "fish_speech": record}, tmp_path / "a.ckpt")
+    start_weights(config, module, None, {})
+    assert torch.equal(module.model.output.lora_B, state["model.output.lora_B"])
+    record["lora"]["lora_alpha"] = 4  # the tensors fit, the sum would be half as large
+    torch.save({"state_dict": state, "fish_speech": record}, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match=r"r 4, alpha 4, dropout 0.1 there, r 4, alpha 8, dropout 0.01 here"):
+        start_weights(*lora_run(f"ckpt_path={tmp_path / 'a.ckpt'}"), None, {})
 
 
 def test_later_checkpoints_are_kept_aside_when_a_run_goes_on_from_an_earlier_one(tmp_path):
