@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-_CODEBOOKS = {8: "Fish Speech 1.5", 10: "OpenAudio S1-mini", 6: "minnow"}  # as the codecs in configs/codec have them
+from ..versions import FISH, S1
+from ..weight_origin import FAMILIES
+
+_CODEBOOKS = {8: FAMILIES[FISH], 10: FAMILIES[S1], 6: "minnow"}  # as the codecs in configs/codec have them
 
 
 def whose_codes(codebooks: int) -> str:

@@ -13,11 +13,9 @@ from . import content_sequence, conversation
 from .encoded import Clip, Example
 from .tokenizer import Tokenizer
 
-# Lays out clips for training; see `packed_sample`.
-ExampleFormat = Callable[[Tokenizer, Sequence[Clip]], Example]
-
-
 SKIPPED_TEXT = "<|skip_text|>"  # stands for text left out on purpose; ordinary characters, no special token
+
+ExampleFormat = Callable[[Tokenizer, Sequence[Clip]], Example]  # lays out clips for training; see `packed_sample`
 
 
 class PromptFormat(Protocol):
