@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from fill import fill_array
 
-from fish_speech.models import DualAR
+from fish_speech.models import DualAR, DualARConfig
+from fish_speech.models.int8_kernels import best_kernel
+from fish_speech.models.quantize import quantize_int8
+from fish_speech.models.shapes import shapes_only
 from fish_speech.synthesis.engine import FlatEngine, PlainEngine
 from fish_speech.synthesis.generation import generate, generate_columns
 from fish_speech.synthesis.sampling import SamplingConfig, token_probabilities
@@ -76,3 +80,38 @@ def test_generation_stops_at_the_end_token(s1_golden, speaker, name):
     assert found.shape[1] == stop["columns"] and found[0, -1] == stop["treat_this_id_as_im_end"]
     codes = generate(model, prompt, settings["max_new_tokens"], **{name: settings[name] for name in SETTINGS})
     np.testing.assert_array_equal(codes.numpy(), answer[1:, prompt.size(1) : -1])
+
+
+@pytest.mark.slow
+def test_full_size_generation_is_equal_and_int8_stays_close(s1_golden):
+    info, answer = s1_golden("full.json")["llama"], s1_golden("full.npz")
+    settings, columns = info["generate"], torch.from_numpy(answer["generate"]).long()
+    with shapes_only():
+        model = DualAR(DualARConfig.from_mapping(info["config"]), info["semantic_begin_id"]).eval()
+    for name, meta in list(model.named_parameters()):  # one at a time: the weights take 3.4 GB
+        owner, _, leaf = name.rpartition(".")
+        weight = torch.from_numpy(fill_array(name, tuple(meta.shape), info["seed"]))
+        setattr(model.get_submodule(owner), leaf, torch.nn.Parameter(weight, requires_grad=False))
+    model.tokenizer = Tokens(info["im_end"], 4096)
+    count = columns.size(1) - settings["max_new_tokens"]
+    assert settings["prompt"] == f"first {count} columns of inputs"
+    prompt = torch.from_numpy(answer["inputs"])[0, :, :count]
+    np.testing.assert_array_equal(new_columns(model, prompt, settings), columns[:, count:].numpy())
+    exact = led(model, prompt, columns[:, count:])
+    if best_kernel() is None:
+        return
+    quantize_int8(model)
+    for found, expected in zip(led(model, prompt, columns[:, count:]), exact, strict=True):
+        assert (found - expected).norm() < 0.1 * expected.norm()
+
+
+@torch.inference_mode()
+def led(model: DualAR, prompt: torch.Tensor, columns: torch.Tensor) -> list[torch.Tensor]:
+    """Hidden states and logits of codes along `columns` (1 + codebooks, frames) after the prompt."""
+    engine = FlatEngine(model, prompt.size(1) + columns.size(1))
+    found, hidden = [], engine.prefill(prompt)
+    for column in columns.T:
+        found += [hidden.clone(), engine.first_logits(hidden.clone(), column[1]).clone()]
+        found += [engine.next_logits(code).clone() for code in column[2:-1]]
+        hidden = engine.step(column)
+    return [*found, hidden]
