@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from .audio import AUDIO_SUFFIXES, AudioError, read_audio
+from .codes import largest_of_rows, row_too_large, sizes_of_rows
+from .datasets.code_origin import whose_codes
 from .datasets.sources import Clip, UnusableClip, find_clips, read_codes, read_texts
 from .errors import UserError
 from .extras import how_to_install, missing
@@ -79,14 +81,15 @@ def can_compare() -> bool:
 def choose_reference(
     data: Path,
     codebooks: int,
-    codebook_size: int,
+    codebook_sizes: int | Sequence[int],
     frame_rate: float,
     speaker: str | None = None,
     clips: Sequence[Clip] | None = None,
 ) -> PackReference | None:
     """The best clip of a data folder, None if none can be used; a line of the log says which, or why not.
 
-    `clips` are those of the folder if they are known already. Without `speaker` it is the one with the most seconds.
+    `codebook_sizes` says how many codes there are: in all codebooks, or in each. `clips` are those of the folder if they
+    are known already. Without `speaker` it is the one with the most seconds.
     Raises UserError for a folder that cannot be searched, and for a speaker who is not there.
     """
     clips = find_clips([data], [_EXTENSION])[0] if clips is None else clips
@@ -95,7 +98,7 @@ def choose_reference(
         log.warning("no reference: %s has no clips with codes", data)
         return None
     chosen = _of_one_speaker(found, speaker, data)
-    read, reasons = _read(_in_order(chosen), codebooks, codebook_size, frame_rate)
+    read, reasons = _read(_in_order(chosen), sizes_of_rows(codebooks, codebook_sizes), frame_rate)
     if not read:
         log.warning("no reference: no clip in %s can be used (%s)", data, "; ".join(sorted(reasons)[:3]))
         return None
@@ -175,9 +178,7 @@ def _badness(judge: Judge, row: dict[str, Any]) -> float:
     return badness([problem for problem in judge.problems(row) if problem.kind not in _LENGTH_KINDS])
 
 
-def _read(
-    candidates: list[_Candidate], codebooks: int, codebook_size: int, frame_rate: float
-) -> tuple[list[_Candidate], set[str]]:
+def _read(candidates: list[_Candidate], sizes: tuple[int, ...], frame_rate: float) -> tuple[list[_Candidate], set[str]]:
     """Read text and codes of the first that can be used; also return why others cannot. Copies count once."""
     read: list[_Candidate] = []
     reasons: set[str] = set()
@@ -194,7 +195,11 @@ def _read(
         if len(text) > _MOST_CHARACTERS:
             reasons.add("the transcript is too long")
             continue
-        if codes.shape[0] < codebooks or codes[:codebooks].max() >= codebook_size:
+        rows, codebooks = len(codes), len(sizes)
+        if rows < codebooks or (rows > codebooks and whose_codes(rows)):
+            reasons.add(f"{rows} codebooks{whose_codes(rows)} instead of {codebooks}")
+            continue
+        if row_too_large(largest_of_rows(codes), sizes) is not None:
             reasons.add("codes of another codec")
             continue
         codes = np.ascontiguousarray(codes[:codebooks], dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Train the codec: `python -m fish_speech.train_codec project=NAME data.train=[FOLDER]`.
+"""Train a codec of firefly architecture: `python -m fish_speech.train_codec project=NAME data.train=[FOLDER]`.
 
 From scratch (codec_config=NAME, a yaml of configs/codec) or from weights (pretrained_ckpt_path=FILE), at any size.
 The configuration is hydra's, as for fish_speech.train. A project that has checkpoints is continued exactly where it stopped.

@@ -37,7 +37,7 @@ from .versions import CODEC_RECORD, VERSIONS, VOICE_FILE, config_of_codec, named
 
 _MOST_METRICS = 64
 _CHOICE = 1  # raised when the way of choosing changes, so that packs get the better one
-_DEFAULT_FRAME_RATE = 44100 / 2048  # of the released codec
+_DEFAULT_FRAME_RATE = 44100 / 2048  # of the released codecs
 log = logging.getLogger(__name__)
 
 
@@ -56,17 +56,23 @@ class Wish:
 class Codes:
     """What codes the pack's model speaks, and the codec that makes them."""
 
-    codebooks: int
-    codebook_size: int
+    codebook_sizes: tuple[int, ...]
     codec: Path | None  # weights in the pack
     codec_config: dict[str, Any] | None
 
     @property
+    def codebooks(self) -> int:
+        """Codes per frame."""
+        return len(self.codebook_sizes)
+
+    @property
     def frame_rate(self) -> float:
         """Frames per second."""
-        from .models import FireflyConfig
+        from .models import make_codec_config
 
-        return FireflyConfig.from_mapping(self.codec_config).frame_rate if self.codec_config else _DEFAULT_FRAME_RATE
+        if self.codec_config is None:
+            return _DEFAULT_FRAME_RATE
+        return make_codec_config(self.codec_config, self.codec).frame_rate
 
 
 def check_wish(wish: Wish) -> None:
@@ -129,6 +135,7 @@ def complete(output: Path, voice: Mapping[str, Any], checkpoint: Path, base: Pat
             log.info("%s: the notice to keep with every copy", output / name)
     packed = {
         **voice,
+        "model_version": version,
         "reference": reference,
         "reference_from": made_from,
         "use_reference": wish.clip is not None or VERSIONS[version].uses_reference,
@@ -149,7 +156,7 @@ def codes_of(output: Path, version: str) -> Codes:
 
     model, codec = read_config(output), named_codec(output)
     shape = codec_config(config_of_codec(codec, version)) if codec else None
-    return Codes(model.num_codebooks, model.codebook_size, codec, shape)
+    return Codes(model.codebook_sizes, codec, shape)
 
 
 def data_folder(record: Any) -> Path | None:
@@ -192,7 +199,7 @@ def settle_reference(
         reference: PackReference | None = read_reference(wish.clip, codes)
     else:
         assert data is not None
-        reference = choose_reference(data, codes.codebooks, codes.codebook_size, codes.frame_rate, wish.speaker, clips)
+        reference = choose_reference(data, codes.codebooks, codes.codebook_sizes, codes.frame_rate, wish.speaker, clips)
     if reference is None:
         return None, digest
     write_reference(output / REFERENCE_FILE, reference.codes, reference.text)
@@ -240,7 +247,7 @@ def _of_another_codec(data: Path, codes: Codes) -> bool:
 def read_reference(clip: Path, codes: Codes) -> PackReference:
     """A clip that the user names: codes (.npy), or a recording, which the pack's codec encodes. Raises UserError."""
     if clip.suffix.lower() == ".npy":
-        array = read_codes(clip, codes.codebooks, codes.codebook_size)
+        array = read_codes(clip, codes.codebooks, codes.codebook_sizes)
     elif codes.codec is None:
         raise UserError(f"{clip} cannot be encoded", "the pack has no codec", "give codes (.npy), or --codec")
     else:

@@ -7,6 +7,7 @@ from pathlib import Path
 from .. import arguments as flags
 from ..errors import run
 from ..log import setup
+from ..versions import settle_version
 from . import main
 
 
@@ -24,7 +25,8 @@ def command() -> int:
     )
     options = parser.parse_args()
     setup()
-    return main(options.model_version, options.device, options.pretrained_ckpt_path)
+    version = settle_version(options.model_version, options.pretrained_ckpt_path)
+    return main(version.name, options.device, options.pretrained_ckpt_path)
 
 
 if __name__ == "__main__":

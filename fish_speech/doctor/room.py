@@ -12,6 +12,7 @@ from pathlib import Path
 from ..configs import read_lora
 from ..errors import UserError
 from ..system_memory import memory
+from ..versions import FISH, S1
 from .findings import Finding
 from .weights import Base
 
@@ -19,8 +20,9 @@ GB = 1e9
 CHECKPOINTS_KEPT = 7  # the newest five, the best, and the one that is being written
 _OPTIMIZER_BYTES = 12  # per weight that is trained, in a checkpoint: itself and AdamW's two moments, in float32
 _PROGRAM_BYTES = 1_000_000_000  # Python with torch and Lightning, and the activations of a few hundred tokens
-# Of 1.5, the largest version there is: what counts until a config.json says how large the model is.
-_USUAL_WEIGHTS, _USUAL_TRAINED, _USUAL_FOLDER = 638_000_000, 6_200_000, 1_500_000_000
+# By family: weights, those that LoRA trains, bytes of the folder, all of the family's largest version. They count until
+# a config.json says how large the model is.
+_USUAL = {FISH: (638_000_000, 6_200_000, 1_500_000_000), S1: (860_200_000, 8_100_000, 3_600_000_000)}
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,10 @@ class Needs:
 
 
 def needs_of(base: Base) -> Needs:
-    """Count the model's weights by its config; a model that is not there is taken for one of 1.5's size."""
+    """Count the model's weights by its config; a model that is not there is taken for its family's largest."""
     present = [path.stat().st_size for path in base.files if path.is_file()]
     complete = len(present) == len(base.files)
-    folder = sum(present) if complete else max(_USUAL_FOLDER, sum(present))
+    folder = sum(present) if complete else max(_USUAL[base.version.family][2], sum(present))
     fetched = base.is_own and bool(base.version.hub_id)
     weights, trained = count_weights(base)
     return Needs(
@@ -57,7 +59,7 @@ def count_weights(base: Base) -> tuple[int, int]:
     try:
         config = read_config(base.folder)
     except UserError:  # missing or damaged: the checks of the weights say so
-        return _USUAL_WEIGHTS, _USUAL_TRAINED
+        return _USUAL[base.version.family][:2]
     with shapes_only():
         model = DualAR(config, 0)
         total = sum(parameter.numel() for parameter in model.parameters())

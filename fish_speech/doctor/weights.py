@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,16 @@ from pathlib import Path
 from ..checkpoint import read_state_dict, sha256
 from ..errors import UserError
 from ..hub import RECORD_FILE, WORK_FOLDER, read_record
-from ..versions import CONFIG_FILE, TOKENIZER_FILE, VERSIONS, VOICE_FILE, WEIGHTS_FILE, ModelVersion, read_voice
+from ..versions import (
+    CONFIG_FILE,
+    TOKENIZER_FILE,
+    VERSIONS,
+    VOICE_FILE,
+    WEIGHTS_FILE,
+    ModelVersion,
+    config_of_codec,
+    read_voice,
+)
 from .findings import Finding, guarded
 
 _SHOWN = 12  # letters of a hash
@@ -58,7 +68,8 @@ class Base:
     @property
     def files(self) -> tuple[Path, ...]:
         """All files of a run."""
-        return (self.folder / CONFIG_FILE, self.weights, self.folder / TOKENIZER_FILE, self.codec)
+        optional = [path for name in self.version.optional_files if (path := self.folder / name).is_file()]
+        return (self.folder / CONFIG_FILE, self.weights, self.folder / TOKENIZER_FILE, self.codec, *optional)
 
     @property
     def how_to_get(self) -> str:
@@ -172,17 +183,18 @@ def look_at_codec(base: Base) -> Iterator[Finding]:
 
     if not base.codec.is_file():
         return  # look_at_files says so
-    name = base.version.config_of(base.codec)
+    name = config_of_codec(base.codec, base.version.name)
     try:
         codec = load_codec(base.codec, codec_config(name))
     except UserError as error:
         yield Finding("codec", "wrong", f"{error.what}: {error.why}", f"{error.fix}: {base.how_to_get}")
         return
-    made = codec.config.quantizer
-    found = f"{made.n_groups} codebooks of {made.codes} codes, {codec.config.frame_rate:.1f} frames/s"
+    sizes = Counter(codec.codebook_sizes)
+    made = " and ".join(f"{count} codebooks of {size} codes" for size, count in sizes.items())
+    found = f"{made}, {codec.frame_rate:.1f} frames/s"
     with contextlib.suppress(UserError):  # no config, or a damaged one: look_at_model says so
         known = read_config(base.folder)
-        if made.n_groups < known.num_codebooks or made.codes > known.codebook_size:
+        if codec.codebooks != known.num_codebooks or codec.codebook_size > known.codebook_size:
             found += f"; the model reads {known.num_codebooks} codebooks of {known.codebook_size}"
             yield Finding("codec", "wrong", f"{base.codec} does not fit the model: {found}", base.how_to_get)
             return

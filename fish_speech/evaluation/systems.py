@@ -12,7 +12,7 @@ from .. import log
 from ..audio import MAX_CLIP_S, AudioError, find_audio, read_audio, write_wav
 from ..errors import UserError
 from ..prepare.transcripts import Transcripts
-from ..versions import VERSIONS, config_of_codec, named_codec
+from ..versions import VERSIONS, config_of_codec, named_codec, version_of_folder
 
 if TYPE_CHECKING:
     from ..synthesis.sampling import SamplingConfig
@@ -97,14 +97,16 @@ def codec_beside(folder: Path) -> Path:
     named = named_codec(folder)
     if named is not None:
         return named
+    version = version_of_folder(folder)
+    known = [it for it in VERSIONS.values() if version is None or it.family == version.family]
     for places in ((folder,), ()):  # in the folder before a version's own place
-        for version in VERSIONS.values():
-            found = version.codec_in(*places)
+        for it in known:
+            found = it.codec_in(*places)
             if found is not None and (not places or found.parent == folder):
                 return found
     raise UserError(
         f"{folder} has no codec",
-        f"expected one of these there: {', '.join(version.codec_file for version in VERSIONS.values())}",
+        f"expected one of these there: {', '.join(it.codec_file for it in known)}",
         "copy the codec weights of its model version into the folder",
     )
 
@@ -142,9 +144,9 @@ def read_prompts(paths: Sequence[Path], speaker: Speaker, packed: PackedReferenc
 
     config, references = speaker.model.config, list[Reference]()
     if packed is not None:
-        references.append(Reference(packed.text, read_codes(packed.codes, config.num_codebooks, config.codebook_size)))
+        references.append(Reference(packed.text, read_codes(packed.codes, config.num_codebooks, config.codebook_sizes)))
     for path in paths:
-        codes = read_codes(path, config.num_codebooks, config.codebook_size)
+        codes = read_codes(path, config.num_codebooks, config.codebook_sizes)
         words = path.with_suffix(".txt")
         if not words.is_file():
             raise UserError(
@@ -212,7 +214,7 @@ def reconstruct(name: str, weights: Path, originals: System, folder: Path, devic
         except AudioError as error:
             clip.failure = error.reason
             continue
-        if len(samples) < max(codec.samples_per_frame, codec.config.spec_transform.win_length):
+        if len(samples) < codec.config.least_samples:
             clip.failure = f"too short: {len(samples) / codec.sample_rate:.3f} s"
             continue
         waveform = torch.from_numpy(samples).to(codec.device)  # (samples,)

@@ -183,14 +183,14 @@ def real_recordings(run: Run, material: Material, output: Path) -> list[System]:
 
 def reference_of(run: Run, config: DualARConfig, notes: list[str]) -> PackReference | None:
     """The example that the merged voice will have in its prompt; None if the data set has none that fits."""
-    from ..models import FireflyConfig, codec_config
+    from ..models import codec_config, make_codec_config
     from ..reference_clip import choose_reference
 
     if run.data is None:
         notes.append("no reference in the prompt: the data set is not there")
         return None
-    frame_rate = FireflyConfig.from_mapping(codec_config(config_of_codec(run.codec))).frame_rate
-    found = choose_reference(run.data, config.num_codebooks, config.codebook_size, frame_rate)
+    frame_rate = make_codec_config(codec_config(config_of_codec(run.codec)), run.codec).frame_rate
+    found = choose_reference(run.data, config.num_codebooks, config.codebook_sizes, frame_rate)
     if found is None or found.codes.shape[1] > config.max_seq_len // _PROMPT_SHARE:
         notes.append("no reference in the prompt: no clip of the data set fits")
         return None

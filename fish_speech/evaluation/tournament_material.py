@@ -92,7 +92,7 @@ def held_out_data(
         seed=seed,
         val_share=share,
         num_codebooks=config.num_codebooks,
-        codebook_size=config.codebook_size,
+        codebook_size=config.codebook_sizes,
     )
     data.setup()
     if not data.has_validation:

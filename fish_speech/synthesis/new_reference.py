@@ -20,7 +20,7 @@ from ..prepare.transcripts import Transcripts
 from .voices import MOST_CHARACTERS, encode_waveform, parse_codes, read_recording, write_reference
 
 if TYPE_CHECKING:
-    from ..models.firefly import FireflyCodec
+    from ..models import Codec
     from ..prepare.options import Recognition
     from ..recognition import Recognizer
 
@@ -53,7 +53,7 @@ def create_reference(
     audio: Path,
     target: Path,
     text: str | None,
-    codec: FireflyCodec,
+    codec: Codec,
     recognition: Recognition | None = None,
     overwrite: bool = False,
 ) -> NewReference:

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +18,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..checkpoint import sha256
+from ..codes import largest_of_rows, row_too_large, sizes_of_rows
+from ..datasets.code_origin import whose_codes
 from ..datasets.sources import UnusableClip, parse_npy_header
 from ..errors import UserError
 from ..files import atomic_path
 from ..versions import VOICE_FILE, read_voice
 
 if TYPE_CHECKING:
-    from ..models.firefly import FireflyCodec
+    from ..models import Codec
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +44,11 @@ class Reference:
     codes: np.ndarray  # (codebooks, frames) int
 
 
-def read_codes(path: Path, codebooks: int, codebook_size: int) -> np.ndarray:
+def read_codes(path: Path, codebooks: int, codebook_sizes: int | Sequence[int]) -> np.ndarray:
     """Read codes (codebooks, frames) from a .npy file; raise UserError for what is not codes of this model.
 
-    Rows beyond the model's codebooks are dropped with a warning, as the released system does.
+    `codebook_sizes` says how many codes there are: in all codebooks, or in each. Rows beyond the model's codebooks are
+    dropped with a warning, as the released system does, unless a known model version has just as many.
     """
     fix = "make one with cli_tts.py --create-reference AUDIO OUT.npy --prompt-text TEXT"
     if not path.is_file():
@@ -53,6 +57,7 @@ def read_codes(path: Path, codebooks: int, codebook_size: int) -> np.ndarray:
         array = parse_codes(path)
     except (UnusableClip, OSError) as error:
         raise UserError(f"{path} cannot be read as codes", str(error), fix) from error
+    whose = whose_codes(len(array)) if array.ndim == 2 and len(array) < codebooks else ""
     if (
         array.dtype.kind not in "iu"
         or array.ndim != 2
@@ -61,15 +66,23 @@ def read_codes(path: Path, codebooks: int, codebook_size: int) -> np.ndarray:
     ):
         raise UserError(
             f"{path} does not hold codes of this model",
-            f"it is {array.dtype} of shape {array.shape}; expected whole numbers ({codebooks}, 1-{_MAX_FRAMES} frames)",
+            f"it is {array.dtype} of shape {array.shape}{whose}; "
+            f"expected whole numbers ({codebooks}, 1-{_MAX_FRAMES} frames)",
             fix,
         )
+    if len(array) > codebooks and whose_codes(len(array)):
+        why = f"they have {len(array)} codebooks{whose_codes(len(array))}, this model reads {codebooks}"
+        raise UserError(f"{path} holds codes of another model version", why, fix)
     if len(array) > codebooks:
         log.warning("%s has %d codebooks, this model %d: the voice may be another one if it was made with another codec",
                     path, len(array), codebooks)  # fmt: skip
     codes = np.array(array[:codebooks], dtype=np.int64)
-    if codes.min() < 0 or codes.max() >= codebook_size:
-        raise UserError(f"{path} does not hold codes of this model", f"codes must be 0-{codebook_size - 1}", fix)
+    sizes = sizes_of_rows(codebooks, codebook_sizes)
+    row = row_too_large(largest_of_rows(codes), sizes)
+    if codes.min() < 0 or row is not None:
+        where = f" in codebook {row}" if row is not None and len(set(sizes)) > 1 else ""
+        why = f"codes{where} must be 0-{sizes[row or 0] - 1}"
+        raise UserError(f"{path} does not hold codes of this model", why, fix)
     return codes
 
 
@@ -91,12 +104,12 @@ def parse_codes(path: Path) -> np.ndarray:
     return array[0] if len(shape) == 3 and shape[0] == 1 else array
 
 
-def encode_reference(codec: FireflyCodec, audio: Path) -> np.ndarray:
+def encode_reference(codec: Codec, audio: Path) -> np.ndarray:
     """Encode a recording -> codes (codebooks, frames) int32. Raises UserError if it cannot be used."""
     return encode_waveform(codec, read_recording(codec, audio))
 
 
-def read_recording(codec: FireflyCodec, audio: Path) -> np.ndarray:
+def read_recording(codec: Codec, audio: Path) -> np.ndarray:
     """Read a recording at the codec's rate -> float32 (samples,). Raises UserError if no reference can be made of it."""
     from ..audio import AudioError, read_audio
 
@@ -105,12 +118,12 @@ def read_recording(codec: FireflyCodec, audio: Path) -> np.ndarray:
         waveform, _ = read_audio(audio, codec.sample_rate, max_duration_s=math.floor(_MAX_FRAMES / codec.frame_rate))
     except AudioError as error:
         raise UserError(what, str(error), fix) from error
-    if len(waveform) < codec.samples_per_frame:
-        raise UserError(what, "it is shorter than one frame", fix)
+    if len(waveform) < codec.config.least_samples:
+        raise UserError(what, f"it is shorter than {codec.config.least_samples / codec.sample_rate:.3f} s", fix)
     return waveform
 
 
-def encode_waveform(codec: FireflyCodec, waveform: np.ndarray) -> np.ndarray:
+def encode_waveform(codec: Codec, waveform: np.ndarray) -> np.ndarray:
     """Encode float32 (samples,) at the codec's rate -> codes (codebooks, frames) int32."""
     import torch
 

@@ -17,8 +17,16 @@ from ..checkpoint import read_file
 from ..device import DeviceChoice
 from ..errors import UserError
 from ..files import write_text
+from ..models.codec import Codec
+from ..models.codec_loading import (
+    DEFAULT_CODEC,
+    FIREFLY,
+    architecture_of,
+    codec_config,
+    load_codec,
+    make_codec_config,
+)
 from ..models.firefly import FireflyCodec, FireflyConfig
-from ..models.codec_loading import DEFAULT_CODEC, codec_config, load_codec, make_codec_config
 from .codec_data import CodecDataModule
 from .codec_module import CodecTraining, new_codec
 from .run import build_trainer, fit, only_run
@@ -75,13 +83,13 @@ def build_codec(config: DictConfig, load: bool) -> FireflyCodec:
             "add both, or leave new_head out",
         )
     if path is not None and load and config.new_head:
-        codec = with_new_head(load_codec(path), make_codec_config(shape_of(config), config.codec_config), config.seed)
+        codec = with_new_head(trainable(load_codec(path), path), shape_of(config), config.seed)
         log.info("weights from %s, but for the head, which is new", path)
     elif path is not None and load:
-        codec = load_codec(path, shape_of(config))
+        codec = trainable(load_codec(path, shape_of(config)), path)
         log.info("weights from %s", path)
     else:
-        codec = new_codec(make_codec_config(shape_of(config), config.codec_config or "the codec config"), config.seed)
+        codec = new_codec(shape_of(config), config.seed)
         if load:
             log.info("new weights, training from scratch")
     total = sum(p.numel() for p in codec.parameters())
@@ -90,6 +98,21 @@ def build_codec(config: DictConfig, load: bool) -> FireflyCodec:
         total / 1e6, codec.sample_rate, codec.frame_rate, codec.codebooks,
     )  # fmt: skip
     return codec.requires_grad_(True).train()
+
+
+def trainable(codec: Codec, path: str) -> FireflyCodec:
+    """The codec, if it is of the architecture whose losses and discriminators are here."""
+    if not isinstance(codec, FireflyCodec):
+        raise _not_trained(path, architecture_of(codec.config).name)
+    return codec
+
+
+def _not_trained(source: object, architecture: str) -> UserError:
+    return UserError(
+        f"the codec {source} cannot be trained here",
+        f"its architecture is {architecture}; {FIREFLY.name} codecs alone are trained by this toolkit",
+        "use it as it is: fine-tuning a voice trains the text-to-semantic model alone",
+    )
 
 
 def with_new_head(old: FireflyCodec, shape: FireflyConfig, seed: int) -> FireflyCodec:
@@ -108,12 +131,15 @@ def with_new_head(old: FireflyCodec, shape: FireflyConfig, seed: int) -> Firefly
     return codec
 
 
-def shape_of(config: DictConfig) -> dict[str, Any]:
+def shape_of(config: DictConfig) -> FireflyConfig:
     """The codec's shape: the one that is named, else the yaml beside the weights to start from, else the released one."""
-    if config.codec_config:
-        return codec_config(str(config.codec_config))
-    beside = Path(config.pretrained_ckpt_path or "").with_suffix(".yaml") if config.pretrained_ckpt_path else None
-    return codec_config(beside if beside is not None and beside.is_file() else DEFAULT_CODEC)
+    path = config.pretrained_ckpt_path
+    beside = Path(path).with_suffix(".yaml") if path else None
+    name = config.codec_config or (beside if beside is not None and beside.is_file() else DEFAULT_CODEC)
+    shape = make_codec_config(codec_config(str(name)), name)
+    if not isinstance(shape, FireflyConfig):
+        raise _not_trained(path or name, architecture_of(shape).name)
+    return shape
 
 
 def build_data(config: DictConfig, codec: FireflyCodec) -> CodecDataModule:
