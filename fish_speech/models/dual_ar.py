@@ -210,7 +210,3 @@ class DualAR(nn.Module):
         start = caches[0].length
         rope = self._fast_rope.first(start + x.size(1), x.device, start)
         return self.fast_norm(run_blocks(self.fast_layers, x, rope, caches=caches)[:, -1])
-
-    def fast_step(self, x: Tensor, caches: list[KVCache]) -> Tensor:
-        """Run (batch, positions, fast_dim) after the cached ones -> logits of the last position (batch, codebook_size)."""
-        return self.fast_output(self.fast_hidden(x, caches))

@@ -163,7 +163,9 @@ class Attention(nn.Module):
         new, seen = q.size(2), k.size(2)
         if mask is None and 1 < new < seen:  # tokens after a cached prefix: each sees the prefix and those before it
             mask = torch.ones(new, seen, dtype=torch.bool, device=q.device).tril(seen - new)
-        plain = mask is None and self.heads == self.kv_heads and not (self.training and self.dropout)
+        # In float32 torch's kernel is as fast where heads share keys; in bfloat16 its backward pass takes many times longer.
+        fits = self.heads == self.kv_heads or q.dtype != torch.float32
+        plain = mask is None and fits and not (self.training and self.dropout)
         if plain and 1 < new == seen <= SHORT and q.device.type == "cpu" and torch.is_grad_enabled():
             return _attend_short(q, k, v)
         return F.scaled_dot_product_attention(
@@ -178,15 +180,19 @@ class Attention(nn.Module):
 
 
 def _attend_short(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention over a few positions, (batch, heads, tokens, head_dim), as plain products.
+    """Causal attention over a few positions, as plain products: q (batch, heads, tokens, head_dim), k and v (batch,
+    kv_heads, tokens, head_dim).
 
     The codebooks of a thousand frames are a thousand tiny problems, on which torch's kernel for the CPU spends twice the
     time, most of it in the backward pass.
     """
-    tokens = q.size(2)
+    tokens, shared = q.size(2), q.size(1) // k.size(1)
     future = torch.full((tokens, tokens), float("-inf"), device=q.device).triu(1)
+    if shared > 1:  # the queries of heads that share keys stand below one another
+        q, future = q.unflatten(1, (-1, shared)).flatten(2, 3), future.repeat(shared, 1)
     scores = (q @ k.transpose(2, 3)).float() * q.size(3) ** -0.5 + future
-    return torch.softmax(scores, dim=-1).to(v.dtype) @ v
+    out = torch.softmax(scores, dim=-1).to(v.dtype) @ v
+    return out.unflatten(2, (shared, tokens)).flatten(1, 2) if shared > 1 else out
 
 
 class FeedForward(nn.Module):

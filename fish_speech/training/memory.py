@@ -24,13 +24,22 @@ _OUT_OF_MEMORY = (  # of torch's allocators for the CPU (Linux and macOS, Window
 def activation_bytes(config: DualARConfig, tokens: int) -> int:
     """Estimate what the backward pass of `tokens` positions keeps without recomputation.
 
-    Per token and layer: the inputs of norms, projections and attention (about ten widths) and of the gated
-    feed-forward (four hidden widths); each frame runs the fast layers once per codebook.
+    Each frame runs the fast layers once per codebook, and every position is counted as a frame, as most are.
     """
-    slow = config.n_layer * (10 * config.dim + 4 * (config.intermediate_size or 0))
-    fast_width = 10 * (config.fast_dim or 0) + 4 * (config.fast_intermediate_size or 0)
-    fast = config.num_codebooks * (config.n_fast_layer * fast_width + 3 * config.codebook_size)
-    return tokens * (slow + fast) * _BYTES
+    c = config
+    slow = _layer_values(c.dim, c.n_head * (c.head_dim or 0), c.intermediate_size or 0)
+    slow += (c.n_head + c.n_local_heads) * (c.head_dim or 0) if c.attention_qk_norm else 0
+    fast_heads = (c.fast_n_head or 0) * c.fast_head_size
+    fast = _layer_values(c.fast_dim or 0, fast_heads, c.fast_intermediate_size or 0)
+    fast += ((c.fast_n_head or 0) + (c.fast_n_local_heads or 0)) * c.fast_head_size if c.fast_attention_qk_norm else 0
+    frame = c.num_codebooks * (c.n_fast_layer * fast + 3 * c.codebook_size)
+    return tokens * (c.n_layer * slow + frame) * _BYTES
+
+
+def _layer_values(dim: int, all_heads: int, hidden: int) -> int:
+    """Values that a layer keeps of a token: inputs of norms and projections (about six widths), of attention (four widths
+    of all heads together) and of the gated feed-forward (four hidden widths)."""
+    return 6 * dim + 4 * all_heads + 4 * hidden
 
 
 def free_bytes(device: str) -> int | None:

@@ -69,7 +69,8 @@ def check_first_loss(module: TextToSemantic, data: SemanticDataModule) -> LossPa
     with evaluating(module.model):
         found = losses_of(module, batch)
         shuffled = losses_of(module, shuffled_frames(batch, module.model)).semantic_loss.item()
-    codes, chance = found.semantic_loss.item(), math.log(module.model.config.codebook_size)
+    sizes = module.model.config.codebook_sizes
+    codes, chance = found.semantic_loss.item(), math.fsum(math.log(size) for size in sizes) / len(sizes)
     facts = f"codes {codes:.3f}, in shuffled order {shuffled:.3f}, by chance {chance:.3f}"
     if codes < min(shuffled, chance):
         log.info("loss before training %.3f on %d clips: %s", found.loss, len(clips), facts)
