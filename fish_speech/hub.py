@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 from .errors import UserError
 from .files import write_json
+from .hub_access import refused, token_in_words
 from .versions import ModelVersion
 
 log = logging.getLogger(__name__)
@@ -46,11 +47,13 @@ def ensure_version(
     """Return the folder under `root` that holds `files` (default: all that a run needs), fetching what is missing.
 
     Raises UserError where that cannot be done. `offline` never asks the network. A file that is there already is
-    trusted if its size is the recorded one; `verify` looks closer.
+    trusted if its size is the recorded one; `verify` looks closer. With all that a run needs come the version's
+    optional files, where the repository has them; they alone are no reason to ask.
     """
     folder = Path(root) / version.folder
-    names = version.files if files is None else tuple(files)
+    names, optional = (version.files, version.optional_files) if files is None else (tuple(files), ())
     missing = _missing(folder, names)
+    absent = _missing(folder, optional)
     if not missing:
         return folder
     if not version.hub_id:
@@ -64,7 +67,7 @@ def ensure_version(
     try:
         with _only_one_process(folder):
             missing = _missing(folder, names)  # another process may have fetched them while this one waited
-            for name in missing:
+            for name in (*absent, *missing) if missing else ():  # optional ones first: nobody asks for them later
                 _fetch(version, folder, name, missing)
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise UserError(f"cannot write to {folder}", str(error), "make it a folder that you may write to") from error
@@ -131,14 +134,24 @@ def _local(folder: Path, name: str) -> Path:
 
 
 def _fetch(version: ModelVersion, folder: Path, name: str, missing: Sequence[str]) -> None:
-    """Download one file at the folder's commit, check its hash, give it its name and record it."""
+    """Download one file at the folder's commit, check its hash, give it its name and record it.
+
+    A file that is not among the `missing` is optional: nothing is done where the repository lacks it.
+    """
     from huggingface_hub import hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError
 
     record = read_record(folder) or {"repo": version.hub_id, "commit": "", "files": {}}
     _check_same_source(version, folder, record)
     revision = record["commit"] or version.revision
     with _explained(version, folder, name, missing, revision):
-        commit, etag, size = _ask(version, folder, name, revision)
+        try:
+            commit, etag, size = _ask(version, folder, name, revision)
+        except EntryNotFoundError:
+            if name in missing:
+                raise
+            log.info("%s has no %s, which is not needed", version.hub_id, name)
+            return
         if not record["commit"]:
             record["commit"] = commit
             write_json(folder / RECORD_FILE, record)
@@ -297,12 +310,8 @@ def _explained(version: ModelVersion, folder: Path, name: str, missing: Sequence
         status = getattr(getattr(error, "response", None), "status_code", None)
         if isinstance(error, hub_errors.OfflineModeIsEnabled):
             raise _unavailable(version, folder, missing, "HF_HUB_OFFLINE forbids asking the network") from error
-        if isinstance(error, hub_errors.GatedRepoError) or status == 403:
-            raise UserError(
-                f"{endpoint} refuses access to {repo}",
-                "its files are given only to accounts that accepted its terms, or the token lacks the right to read",
-                f"accept the terms at {endpoint}/{repo}, set HF_TOKEN or run hf auth login, and run this again",
-            ) from error
+        if isinstance(error, hub_errors.GatedRepoError) or status == 403 or (version.gated and status == 401):
+            raise refused(version, status, getattr(error, "server_message", None)) from error
         if isinstance(error, hub_errors.RevisionNotFoundError):
             raise UserError(
                 f"{repo} has no revision {revision} at {endpoint}",
@@ -316,10 +325,9 @@ def _explained(version: ModelVersion, folder: Path, name: str, missing: Sequence
                 f"look at {endpoint}/{repo}/tree/{revision}; a file you have elsewhere goes to {folder / name}",
             ) from error
         if isinstance(error, hub_errors.RepositoryNotFoundError) or status in (401, 404):
-            token = "HF_TOKEN is set" if os.environ.get("HF_TOKEN") else "HF_TOKEN is not set"
             raise UserError(
                 f"{endpoint} does not show {repo} (answer {status})",
-                f"the repository does not exist there, is private, or the token is wrong ({token})",
+                f"the repository does not exist there, is private, or the token is wrong ({token_in_words()})",
                 "check HF_ENDPOINT and HF_TOKEN, or run hf auth login, and run this again",
             ) from error
         if status is not None or _is_of_network(error):
@@ -341,9 +349,15 @@ def _unavailable(version: ModelVersion, folder: Path, missing: Sequence[str], wh
 
 def _by_hand(version: ModelVersion, folder: Path, revision: str) -> str:
     quoted = f'"{folder}"' if " " in str(folder) else str(folder)
+    terms = (
+        f"    accept the terms at https://huggingface.co/{version.hub_id}, then: hf auth login\n"
+        if version.gated
+        else ""
+    )
     what = f"download {version.hub_id} --local-dir {quoted}" + ("" if revision == "main" else f" --revision {revision}")
     return (
         f"fetch the files where there is network and put them into {folder}:\n"
+        f"{terms}"
         f"    hf {what}\n"
         f"    huggingface-cli {what}   (the name of hf before huggingface_hub 0.34)"
     )

@@ -56,7 +56,8 @@ class HubServer:
         self.branches: dict[str, str] = {}
         self.faults = Faults()
         self.requests: list[Request] = []
-        self.token: str | None = None  # required by resolve URLs, if set
+        self.token: str | None = None  # required by resolve URLs, if set: the repository is gated
+        self.accepted = True  # whether the token's account accepted the terms
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -125,8 +126,14 @@ def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:
 
         def _resolve(self, revision: str, name: str) -> None:
             commit = hub.branches.get(revision, revision)
-            if hub.token and self.request_log.headers.get("authorization") != f"Bearer {hub.token}":
+            sent = self.request_log.headers.get("authorization")
+            if hub.token and sent is None:
                 self._send(401, {"X-Error-Code": "GatedRepo", "X-Error-Message": "access is restricted"})
+            elif hub.token and sent != f"Bearer {hub.token}":
+                self._send(401, {"X-Error-Message": "Invalid credentials in Authorization header"})
+            elif hub.token and not hub.accepted:
+                told = "you are not in the authorized list"
+                self._send(403, {"X-Error-Code": "GatedRepo", "X-Error-Message": told})
             elif name in hub.faults.status:
                 code = {"X-Error-Code": hub.faults.error_code} if hub.faults.error_code else {}
                 self._send(hub.faults.status[name], code)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,14 @@ errors.run(lambda: print(hub.ensure_version(version, Path(sys.argv[2]), offline=
 
 
 def command(root: Path, version: ModelVersion = VERSION, offline: bool = False, before: str = "") -> list[str]:
-    fields = {name: str(getattr(version, name)) for name in version.__dataclass_fields__}
+    fields = {
+        "name": version.name,
+        "folder": str(version.folder),
+        "hub_id": version.hub_id,
+        "revision": version.revision,
+    }
+    fields |= {"codec_file": version.codec_file, "codec_config": version.codec_config, "family": version.family}
+    fields |= {"optional_files": version.optional_files, "gated": version.gated}
     return [sys.executable, "-c", before + PROGRAM, json.dumps(fields), str(root), "offline" if offline else "online"]
 
 
@@ -326,6 +334,92 @@ def test_refusals_are_explained(server, tmp_path, status, code, expected):
     result = fetch(server.url, tmp_path)
     assert result.returncode == 2, result.stderr
     assert expected in result.stderr and "Traceback" not in result.stderr
+
+
+GATED = replace(VERSION, name="s1-mini", gated=True)
+
+
+def refusal(result: subprocess.CompletedProcess[str], server: HubServer) -> str:
+    """The message of a run that a gated repository refused, which must always name the way in."""
+    assert result.returncode == 2 and "Traceback" not in result.stderr, result.stderr
+    assert f"{server.url} refuses access to {REPO}" in result.stderr
+    assert f"accept the terms (licence CC-BY-NC-SA 4.0) at {server.url}/{REPO}" in result.stderr
+    assert "hf auth login, or set HF_TOKEN=hf_..." in result.stderr and "read access to public gated" in result.stderr
+    assert "hf_right" not in result.stderr
+    return result.stderr
+
+
+def test_a_gated_repository_without_a_token_says_what_to_accept_and_how_to_pass_one(server, tmp_path):
+    server.token = "hf_right"
+    said = refusal(fetch(server.url, tmp_path, GATED), server)
+    assert "no token was sent that says whose account asks (HF_TOKEN is not set)" in said
+    assert content(tmp_path) == {}
+
+
+def test_a_token_of_an_account_that_did_not_accept_the_terms_is_told_from_none(server, tmp_path):
+    server.token, server.accepted = "hf_right", False
+    said = refusal(fetch(server.url, tmp_path, GATED, HF_TOKEN="hf_right"), server)
+    assert "the account of the token has not, or the token may not read gated repositories (HF_TOKEN is set)" in said
+    assert "the hub says: you are not in the authorized list" in said
+    stored = tmp_path / "hf-home" / "token"  # what hf auth login writes
+    stored.parent.mkdir(exist_ok=True)
+    stored.write_text("hf_right", encoding="utf-8")
+    said = refusal(fetch(server.url, tmp_path, GATED), server)
+    assert "(HF_TOKEN is not set, the token is that of hf auth login)" in said
+    server.accepted = True
+    assert fetch(server.url, tmp_path, GATED).returncode == 0
+    assert content(tmp_path) == FILES
+
+
+def test_a_token_that_the_hub_does_not_know_is_called_so(server, tmp_path):
+    server.token = "hf_right"
+    said = refusal(fetch(server.url, tmp_path, GATED, HF_TOKEN="hf_wrong"), server)
+    assert "does not know the token that was sent (HF_TOKEN is set)" in said and "hf_wrong" not in said
+
+
+def test_offline_a_gated_version_names_its_terms_before_the_command(tmp_path):
+    with pytest.raises(UserError) as caught:
+        hub.ensure_version(VERSIONS["s1-mini"], tmp_path, offline=True)
+    lines = str(caught.value).splitlines()
+    terms = next(i for i, line in enumerate(lines) if "accept the terms at" in line)
+    assert "https://huggingface.co/fishaudio/openaudio-s1-mini, then: hf auth login" in lines[terms]
+    assert "hf download fishaudio/openaudio-s1-mini --local-dir" in lines[terms + 1]
+    assert "special_tokens.json" not in str(caught.value)
+
+
+OPTIONAL = replace(VERSION, optional_files=("special_tokens.json",))
+
+
+def test_an_optional_file_comes_with_the_others_and_is_checked_like_them(server, tmp_path):
+    files = {**FILES, "special_tokens.json": b'{"<|pad|>": 1}\n'}
+    server.commit(files)
+    assert fetch(server.url, tmp_path, OPTIONAL).returncode == 0
+    assert content(tmp_path) == files and "special_tokens.json" in record(tmp_path)["files"]
+    (tmp_path / VERSION.folder / "special_tokens.json").write_bytes(b"")
+    result = fetch(server.url, tmp_path, OPTIONAL)
+    assert result.returncode == 2 and "special_tokens.json has 0 bytes" in result.stderr
+
+
+def test_an_optional_file_that_the_repository_lacks_is_not_missed(server, tmp_path):
+    result = fetch(server.url, tmp_path, OPTIONAL)
+    assert result.returncode == 0, result.stderr
+    assert f"{REPO} has no special_tokens.json, which is not needed" in result.stderr
+    assert content(tmp_path) == FILES and record(tmp_path)["commit"] == server.branches["main"]
+
+
+def test_an_optional_file_alone_is_no_reason_to_ask_the_network(server, tmp_path):
+    assert fetch(server.url, tmp_path, OPTIONAL).returncode == 0
+    server.requests.clear()
+    for offline in (False, True):
+        assert fetch(server.url, tmp_path, OPTIONAL, offline=offline).returncode == 0
+    assert server.requests == []
+
+
+def test_an_optional_file_is_there_before_a_folder_counts_as_complete(server, tmp_path):
+    server.commit({**FILES, "special_tokens.json": b"{}\n"})
+    server.faults.status = {"codec.pth": 500}
+    assert fetch(server.url, tmp_path, OPTIONAL).returncode == 2
+    assert (tmp_path / VERSION.folder / "special_tokens.json").is_file()
 
 
 def test_a_file_without_a_hash_is_not_used(server, tmp_path):
