@@ -10,7 +10,7 @@ from .. import configs
 from ..errors import UserError
 from ..pipeline import ROOT, Step
 from ..prepare.flags import handed_on
-from ..versions import CONFIG_FILE, VERSIONS
+from ..versions import CONFIG_FILE, VERSIONS, config_of_codec
 from .request import Work, prepared_folder
 from .starts import checkpoint_to_merge, recorded_path, start_values, trained
 
@@ -117,7 +117,7 @@ def extract_step(options: argparse.Namespace, data: Path, base: Path) -> Step:
     """Clips become codes. The codec's round trip of three clips is kept beside the run."""
     codec = codec_file(options, base)
     arguments = ["-m", "fish_speech.extract_vq", str(data), "--checkpoint-path", str(codec)]
-    arguments += ["--config-name", VERSIONS[options.model_version].config_of(codec)]
+    arguments += ["--config-name", config_of_codec(codec, options.model_version)]
     arguments += ["--batch-size", str(options.batch_size_extract)]
     if options.runner == "local":
         arguments += ["--num-workers", str(options.num_workers_extract)]

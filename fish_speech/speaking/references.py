@@ -97,7 +97,7 @@ def read_references(files: ReferenceFiles, speaker: Speaker) -> list[Reference]:
 
     config = speaker.model.config
     found = [
-        Reference(text, read_codes(path, config.num_codebooks, config.codebook_size)) for path, text in files.codes
+        Reference(text, read_codes(path, config.num_codebooks, config.codebook_sizes)) for path, text in files.codes
     ]
     if files.audio:
         path, text = files.audio

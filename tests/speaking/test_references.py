@@ -8,7 +8,7 @@ import pytest
 from fish_speech.errors import UserError
 from fish_speech.speaking.references import ReferenceChoice, find_references, read_references
 
-SPEAKER = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(num_codebooks=4, codebook_size=1024)))
+SPEAKER = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(num_codebooks=4, codebook_sizes=(1024,) * 4)))
 
 
 def write_codes(path, text=None, value=1):
