@@ -7,8 +7,9 @@ The tokenizer is learned from the sentences; training starts from the folder wit
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import configs
 from .arguments import make_parser, non_negative_int, positive_int
@@ -16,9 +17,10 @@ from .errors import UserError
 from .errors import run as run_main
 from .files import remove_leftovers, write_text
 from .log import setup
-from .versions import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
+from .versions import CONFIG_FILE, FISH, S1, TOKENIZER_FILE, WEIGHTS_FILE
 
-PROMPT = ("system\n", "user\n", "assistant\n")  # of every clip, beside the instruction
+if TYPE_CHECKING:
+    from .models import DualARConfig
 
 
 def read_sentences(path: Path) -> list[str]:
@@ -46,35 +48,58 @@ def _read_text(path: Path) -> str:
         raise UserError(f"cannot read the text in {path}", str(error), "save it as UTF-8, or remove it") from None
 
 
+def words_of_prompts(family: str) -> tuple[str, ...]:
+    """Texts that every clip is trained on with around its sentence."""
+    from .text.content_sequence import SPEAKER
+    from .text.conversation import SYSTEM_TEXT
+
+    return {FISH: ("system\n", "user\n", "assistant\n", SYSTEM_TEXT), S1: (SPEAKER.format(0),)}[family]
+
+
+def special_tokens(config: DualARConfig) -> tuple[str, ...]:
+    """The family's special tokens; those of frames as many as the model needs. ValueError where it has not so many."""
+    from .text.special_tokens import SEMANTIC, SPECIAL_TOKENS_1_5, SPECIAL_TOKENS_S1
+
+    tokens = {FISH: SPECIAL_TOKENS_1_5, S1: SPECIAL_TOKENS_S1}[config.family]
+    first = tokens.index(SEMANTIC.format(0))
+    most = min(config.semantic_tokens, len(tokens) - first)
+    if config.codebook_size > most:
+        raise ValueError(f"codebook_size is {config.codebook_size}, but there are {most} semantic tokens")
+    return tokens[: first + most]
+
+
 def make_folder(output: Path, sentences: list[str], shape: dict[str, Any], merges: int) -> str:
     """Write the model folder and say what it holds. Raises UserError if `output` is a model already.
 
-    config.json is written last: a folder without it is not whole, and is made anew.
+    The keys of `shape` tell the family, as those of config.json do. config.json is written last: a folder without it is
+    not whole, and is made anew.
     """
     from .models import DualARConfig
     from .text import Tokenizer
     from .text.byte_pairs import count_words, learn_ranks
-    from .text.conversation import SYSTEM_TEXT
     from .text.tokenizer import ranks_text
 
     there = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (output / name).exists()]
     if there:
         raise UserError(f"{output} is a model folder", f"it has {', '.join(there)}", "choose another --output")
-    words = count_words(sentences)
-    for text in (*PROMPT, SYSTEM_TEXT):  # each clip is trained on with these around its sentence
-        words.update({word: count * len(sentences) for word, count in count_words([text]).items()})
-    ranks = learn_ranks(words, merges)
-    output.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(output)
-    write_text(output / TOKENIZER_FILE, ranks_text(ranks))
-    tokenizer = Tokenizer(output)
     try:
-        config = DualARConfig.from_mapping({**shape, "vocab_size": tokenizer.vocab_size})
+        config = DualARConfig.from_mapping(shape)
+        if unknown := DualARConfig.unknown_keys(shape):
+            raise ValueError(f"no model of its family knows {', '.join(unknown)}")
+        names = special_tokens(config)
     except (ValueError, TypeError) as error:
-        (output / TOKENIZER_FILE).unlink()
         raise UserError(
             "the model's shape does not make sense", str(error), "correct the config or the flag"
         ) from error
+    words = count_words(sentences)
+    for text in words_of_prompts(config.family):
+        words.update({word: count * len(sentences) for word, count in count_words([text]).items()})
+    ranks = learn_ranks(words, merges)
+    config = replace(config, vocab_size=len(ranks) + len(names))
+    output.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output)
+    write_text(output / TOKENIZER_FILE, ranks_text(ranks))
+    tokenizer = Tokenizer(output, names)
     tokenizer.save(output)
     write_text(output / CONFIG_FILE, config.to_json())
     tokens = sum(len(tokenizer.encode(text, allowed_special=False)) for text in sentences)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from fish_speech import configs
 from fish_speech.errors import UserError
-from fish_speech.models import load_dual_ar
-from fish_speech.new_model import main
+from fish_speech.models import load_dual_ar, read_config
+from fish_speech.new_model import main, make_folder
 from fish_speech.text import Tokenizer
 
 SENTENCES = ("Please hold the line.", "The line is open.", "Nobody is here.")
@@ -31,6 +32,44 @@ def test_a_new_folder_loads_without_weights_in_the_shape_asked_for(labs, tmp_pat
     assert model.config.num_codebooks == 5 and model.config.n_layer == 6 and model.config.tie_word_embeddings
     assert model.config.vocab_size == model.tokenizer.vocab_size == 256 + 30 + 12 + 1024
     assert model.semantic_begin_id == 256 + 30 + 12
+
+
+def test_a_new_folder_of_s1_has_its_tokens_and_prompts(labs, tmp_path):
+    folder = make(labs, tmp_path / "m", "--model", "s1_mini")
+    config, tokenizer = read_config(folder), Tokenizer(folder)
+    assert config.family == tokenizer.family == "s1"
+    assert config.vocab_size == tokenizer.vocab_size and len(tokenizer.special_tokens) == 15 + 4096
+    assert (config.num_codebooks, config.codebook_sizes[:2]) == (10, (4096, 1024))
+    assert len(tokenizer.encode("<|speaker:0|>")) == 5  # "<|", "speaker", ":", "0", "|>"
+
+
+def test_a_small_s1_folder_loads_without_weights(tmp_path):
+    shape = {
+        "dim": 32, "n_layer": 1, "n_head": 2, "head_dim": 24, "intermediate_size": 40, "n_fast_layer": 1,
+        "codebook_size": 50, "num_codebooks": 3, "attention_qk_norm": True, "tie_word_embeddings": False,
+    }  # fmt: skip
+    make_folder(tmp_path / "m", list(SENTENCES), shape, 5)
+    model = load_dual_ar(tmp_path / "m", load_weights=False)
+    assert model.semantic_end_id - model.semantic_begin_id == 49
+    assert model.config.vocab_size == 256 + 5 + 15 + 50
+    assert model.layers[0].attention.wo.weight.shape == (32, 48)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"text_config": {}}, "text_config"),
+        ({"codebook_size": 1025}, "semantic tokens"),
+        ({"codebook_size": 4097, "attention_qk_norm": True}, "semantic tokens"),
+        ({"norm_fastlayer_input": True}, "Fish Audio S2"),
+        ({"model_type": "fish_qwen3_omni"}, "fish_qwen3_omni"),
+    ],
+)
+def test_shapes_of_other_families_are_refused_before_anything_is_written(tmp_path, changes, said):
+    shape = {**configs.read_model("minnow"), **changes}
+    with pytest.raises(UserError, match=said):
+        make_folder(tmp_path / "m", list(SENTENCES), shape, 5)
+    assert not (tmp_path / "m").exists()
 
 
 def test_the_fixed_words_of_prompts_are_one_token_each(labs, tmp_path):
