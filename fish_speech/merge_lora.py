@@ -31,6 +31,7 @@ from .versions import (
     VOICE_FILE,
     WEIGHTS_FILE,
     ModelVersion,
+    config_of_codec,
     read_voice,
     settle_version,
 )
@@ -304,8 +305,8 @@ def find_codec(base: Path, version: ModelVersion, given: Path | None) -> Path | 
 
 
 def codec_yaml(codec: Path, version: ModelVersion) -> Path:
-    """The yaml with the shape of `codec`: beside it, or the version's."""
-    shape = version.config_of(codec)
+    """The yaml with the shape of `codec`: beside it, or of configs/codec."""
+    shape = config_of_codec(codec, version.name)
     return Path(shape) if shape.endswith(".yaml") else CONFIGS / "codec" / f"{shape}.yaml"
 
 

@@ -175,7 +175,7 @@ def build_data(config: DictConfig, model: DualAR) -> Any:
         processes=process_count(config),
         tokenizer=model.tokenizer,
         num_codebooks=model.config.num_codebooks,
-        codebook_size=model.config.codebook_size,
+        codebook_size=model.config.codebook_sizes,
     )
     data.setup("fit")
     return data

@@ -114,6 +114,7 @@ def settings_of(config: DictConfig, data: Any) -> dict[str, Any]:
         "samples a step": data.batch_size * data.processes,
         "max_length": config.max_length,
         "pack_length": config.data.pack_length,
+        "example format": config.data.get("example_format", "default"),
         "learning rate": float(config.model.optimizer.lr),
         "weight decay": float(config.model.optimizer.get("weight_decay") or 0.0),
         "gradient norm": config.trainer.gradient_clip_val,

@@ -73,6 +73,7 @@ def test_a_run_that_is_done_says_how_to_go_on_with_the_script_and_with_the_stage
         ("model.optimizer.weight_decay=0.1", "weight decay"),
         ("model.optimizer.lr=3e-4", "learning rate"),
         ("trainer.accumulate_grad_batches=2", "samples a step"),
+        ("data.example_format=released", "example format"),
     ],
 )
 def test_a_run_is_not_continued_with_a_setting_that_changes_its_steps(make_clips, small_base, tmp_path, override, name):
