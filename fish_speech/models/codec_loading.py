@@ -6,6 +6,7 @@ weights file is known by the names of its tensors.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,7 +139,7 @@ def _check_names(codec: Codec, tensors: Mapping[str, Tensor], path: Path) -> Non
         check_names(_shapes(codec), tensors, path, _WHAT)
     except UserError as error:
         own, kind = architecture_of(codec.config), _known_by_names(tensors)
-        fitting = None if kind is None else _config_fitting(tensors, kind)
+        fitting = None if kind is None else _config_fitting(tensors, kind, path)
         if any(name.startswith(_OF_A_MODEL) for name in tensors):
             why, fix = "it holds a text-to-semantic model, no codec", "name the file that has the codec's weights"
         elif fitting is not None:
@@ -154,16 +155,15 @@ def _check_names(codec: Codec, tensors: Mapping[str, Tensor], path: Path) -> Non
         raise UserError(error.what, why, fix) from None
 
 
-def _config_fitting(tensors: Mapping[str, Tensor], row: Architecture) -> str | None:
-    """The name of the config in configs/codec whose weights these are by all names and shapes; None if there is none."""
+def _config_fitting(tensors: Mapping[str, Tensor], row: Architecture, path: Path) -> str | None:
+    """Whose weights these are by all names and shapes: the yaml beside them, one in configs/codec, or None that is known."""
     shapes = {name: tuple(tensor.shape) for name, tensor in _without_tables(tensors, row).items()}
-    for name in names("codec"):
-        config = make_codec_config(codec_config(name), name)
-        if architecture_of(config) is row:
+    for name in (str(path.with_suffix(".yaml")), *names("codec")):
+        with contextlib.suppress(UserError):  # no yaml, or a broken one
+            config = make_codec_config(codec_config(name), name)
             with shapes_only():
-                fits = _shapes(row.codec(config)) == shapes
-            if fits:
-                return name
+                if architecture_of(config) is row and _shapes(row.codec(config)) == shapes:
+                    return name
     return None
 
 
