@@ -201,7 +201,12 @@ class Speaker:
                 least_frames(part.text, self.codec.frame_rate),
             )
             yield segment
-            history.append(torch.stack(segment.columns, dim=1).numpy())
+            answer = torch.stack(segment.columns, dim=1).numpy()  # (1 + codebooks, columns)
+            if not self._ended(segment):  # cut by its limit: what follows must not stand in the same turn
+                end = np.zeros_like(answer[:, :1])
+                end[0] = self._end_id
+                answer = np.concatenate([answer, end], axis=1)
+            history.append(answer)
 
     def _frames(
         self, segment: _Segment, request: SpeechRequest, stop: Callable[[], bool] | None = None

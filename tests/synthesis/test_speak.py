@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from fish_speech.errors import UserError
 from fish_speech.synthesis.cache import TokenCache
@@ -171,6 +172,16 @@ def test_a_segment_is_no_longer_than_its_text_allows(speaker):
         sound(speaker, SpeechRequest("Goodbye.", sampling=SamplingConfig(1.9, 1.0, 1.0), seed=seed), tell=said.append)
     most = longest_frames("Goodbye.", speaker.codec.frame_rate)
     assert all(segment.frames <= most for segment in said)
+
+
+def test_a_segment_that_is_cut_closes_its_turn_before_the_next(speaker):
+    end = speaker.model.tokenizer.im_end_id
+    segments = speaker._prompts(replace(TWO, max_new_tokens=3))
+    first = next(segments)
+    first.columns = [torch.ones(7, dtype=torch.int64)] * 3  # three frames and no end
+    second = next(segments)
+    behind = second.prompt[:, first.prompt.shape[1] :]
+    assert behind[0, :4].tolist() == [1, 1, 1, end] and not behind[1:, 3].any()
 
 
 def test_nothing_to_say_and_a_prompt_without_room_are_told(speaker):
