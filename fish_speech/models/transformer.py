@@ -147,7 +147,7 @@ class Attention(nn.Module):
         turned, v = self.wqkv(x).unflatten(-1, (-1, self.head_dim)).split(widths, dim=2)
         if self.qk_norm:
             q, k = turned.split([self.heads, self.kv_heads], dim=2)
-            turned = torch.cat([self.q_norm(q), self.k_norm(k)], dim=2)
+            turned = torch.cat([self.q_norm(q), self.k_norm(k)], dim=2).to(v.dtype)
         q, k = rotate(turned, *rope).split([self.heads, self.kv_heads], dim=2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (batch, heads, tokens, head_dim)
         if cache is not None:

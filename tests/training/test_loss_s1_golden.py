@@ -6,9 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from fish_speech.models import LoraConfig, install_lora
 from fish_speech.training.losses import IGNORED, dual_ar_loss, dual_ar_sums, label_counts
 from fish_speech.training.module import TextToSemantic, parameter_groups
 from fish_speech.training.schedule import constant_with_warmup
+from fish_speech.training.self_checks import check_fresh_adapters, shuffled_frames
 
 MODELS = ["A", "B"]
 
@@ -153,6 +155,50 @@ def test_recomputed_activations_give_the_same_loss_and_gradients(unscaled, batch
         results.append([loss.detach(), *(p.grad for p in model.parameters())])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adapters_of_a_base_of_any_dtype_learn_in_any_precision(s1_golden_dual_ar, batch, dtype, autocast):
+    model = s1_golden_dual_ar("A", lora={"r": 4, "lora_alpha": 8.0, "lora_dropout": 0.0}).train()
+    for key, parameter in model.named_parameters():
+        if "lora_" not in key:
+            parameter.data = parameter.data.to(dtype)
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=5e-3)
+    losses = []
+    for _ in range(4):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            parts = dual_ar_loss(model, *batch)
+        optimizer.zero_grad()
+        parts.loss.backward()
+        optimizer.step()
+        losses.append(parts.loss.item())
+    assert all(p.dtype == p.grad.dtype == torch.float32 for p in learning)
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_new_adapters_of_s1_answer_as_its_base_does(s1_golden_dual_ar):
+    model = s1_golden_dual_ar("A")
+    install_lora(model, LoraConfig(r=4, lora_alpha=8.0, lora_dropout=0.0))
+    check_fresh_adapters(model)
+    with torch.no_grad():
+        model.fast_layers[0].attention.wo.lora_B.add_(0.1)
+    with pytest.raises(RuntimeError, match="new LoRA adapters change"):
+        check_fresh_adapters(model)
+
+
+def test_shuffled_frames_are_the_same_frames_elsewhere(s1_golden_dual_ar, batch):
+    model, (inputs, labels, _) = s1_golden_dual_ar("A"), batch
+    shuffled = shuffled_frames({"inputs": inputs, "labels": labels}, model)
+    for row in range(2):
+        where = ((labels[row, 0] >= 335) & (labels[row, 0] <= 1434)).nonzero()[:, 0]
+        old, new = labels[row][:, where], shuffled["labels"][row][:, where]
+        assert sorted(map(tuple, old.T.tolist())) == sorted(map(tuple, new.T.tolist())) and not torch.equal(old, new)
+        assert torch.equal(new, shuffled["inputs"][row][:, where + 1])
+        others = torch.ones(labels.size(2), dtype=torch.bool)
+        others[where] = False
+        assert torch.equal(shuffled["labels"][row][:, others], labels[row][:, others])
 
 
 def test_samples_one_by_one_add_up_to_the_batch(unscaled, batch):
