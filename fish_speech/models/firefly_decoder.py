@@ -1,8 +1,7 @@
 """Decode firefly codes piece by piece: the same sums as quantizer and head, with folded weights and the past kept.
 
 Everything after the codes is causal, so a piece needs of all earlier ones only the last rows that each convolution
-saw. Activations are rows, (batch, 1, time, channels): to a convolution a channels-last picture of height 1, and a
-stretch of time is a stretch of memory, so that the past goes before a piece without copying the piece.
+saw.
 """
 
 from __future__ import annotations
@@ -10,66 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .convnext import CausalConv1d, CausalConvTranspose1d, ConvNeXtBlock
+from .convnext import CausalConvTranspose1d, ConvNeXtBlock
+from .folded_conv import FoldedConv, Past
 
 if TYPE_CHECKING:
     from .firefly import FireflyCodec
     from .hifigan import ParallelBlock
 
 PIECE_FRAMES = 16  # of codes, decoded at once on a CPU: the activations of more fall out of its cache
-
-
-class FoldedConv:
-    """A causal convolution ready for use: weight normalisation done once, a transposed one turned into a plain one.
-
-    A transposed convolution of stride s makes s samples of every row: as a plain one it has s times the channels, in
-    the order that rows * s have in memory.
-    """
-
-    def __init__(self, module: CausalConv1d | CausalConvTranspose1d, dtype: torch.dtype):
-        conv = module.conv
-        weight, bias = conv.weight.detach(), conv.bias.detach()  # type: ignore[union-attr]
-        self.rate, self.dilation, self.groups = 1, conv.dilation[0], conv.groups
-        if isinstance(module, CausalConvTranspose1d):
-            self.rate = conv.stride[0]
-            weight = F.pad(weight, (0, -weight.size(2) % self.rate)).unflatten(2, (-1, self.rate))
-            weight = weight.flip(2).permute(3, 1, 0, 2).flatten(0, 1)  # (rate * out, in, kernel / rate)
-            bias = bias.repeat(self.rate)
-        self.left = (weight.size(2) - 1) * self.dilation  # rows of the past that it needs
-        self.weight = weight[:, :, None].to(dtype).contiguous(memory_format=torch.channels_last)
-        self.bias = bias.to(dtype)
-        self.packed = _has_packing(self.weight)
-        if self.packed:
-            size = [1, conv.in_channels, 1, self.left + 128 * PIECE_FRAMES]  # any length may follow, this one decides
-            self.weight = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *self._shape, size)
-
-    @property
-    def _shape(self) -> tuple[list[int], list[int], list[int], int]:
-        """Padding, stride, dilation, groups."""
-        return [0, 0], [1, 1], [1, self.dilation], self.groups
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """(batch, 1, left + time, in) -> (batch, 1, time * rate, out)."""
-        image = rows.permute(0, 3, 1, 2)
-        if self.packed:
-            convolve = torch.ops.mkldnn._convolution_pointwise
-            y = convolve(image, self.weight, self.bias, *self._shape, "none", [], "")
-        else:
-            y = F.conv2d(image, self.weight, self.bias, 1, 0, (1, self.dilation), self.groups)
-        y = y.permute(0, 2, 3, 1)
-        return y.reshape(y.size(0), 1, y.size(2) * self.rate, -1)
-
-
-def _has_packing(weight: Tensor) -> bool:
-    """Whether oneDNN can keep weights in the order that it computes with; else it reorders them for every piece."""
-    known = all(
-        hasattr(torch.ops.mkldnn, f"_{name}") for name in ("reorder_convolution_weight", "convolution_pointwise")
-    )
-    known = known and weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    return known and (weight.dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class FoldedStage:
@@ -113,7 +62,7 @@ class PieceDecoder:
 
     def __init__(self, weights: FoldedDecoder):
         self.weights = weights
-        self._past: dict[object, Tensor] = {}  # by layer: the last rows of its input so far
+        self._past = Past()
 
     @torch.no_grad()
     def __call__(self, codes: Tensor) -> Tensor:
@@ -145,10 +94,9 @@ class PieceDecoder:
         return total.div_(len(stage.stacks))
 
     def _rows(self, layer: object, x: Tensor, left: int, silu: bool = False) -> Tensor:
-        """Put the `left` rows that came before in front of `x` (batch, 1, time, channels), and keep the last ones."""
-        rows = x.new_empty(x.size(0), 1, left + x.size(2), x.size(3))
-        past, here = rows[:, :, :left], rows[:, :, left:]
-        past.copy_(self._past[layer]) if layer in self._past else past.zero_()
-        torch.ops.aten.silu.out(x, out=here) if silu else here.copy_(x)
-        self._past[layer] = rows[:, :, x.size(2) :].clone()
-        return rows
+        """`x` behind the rows that came before it, as the layer sees them."""
+        return self._past.before(layer, x, left, _silu if silu else None)
+
+
+def _silu(x: Tensor, out: Tensor) -> None:
+    torch.ops.aten.silu.out(x, out=out)

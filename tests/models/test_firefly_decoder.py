@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from fish_speech.models import FireflyCodec, FireflyConfig, firefly_decoder, load_codec
+from fish_speech.models import FireflyCodec, FireflyConfig, folded_conv, load_codec
 
 from ..conftest import REPO
 
@@ -79,7 +79,7 @@ def test_decoding_works_in_and_out_of_inference_mode(codec, codes):
 
 def test_without_packed_weights_the_sound_is_the_same(codec, codes, monkeypatch):
     packed = codec.decode(codes)
-    monkeypatch.setattr(firefly_decoder, "_has_packing", lambda weight: False)
+    monkeypatch.setattr(folded_conv, "_has_packing", lambda weight: False)
     plain = copy.deepcopy(codec)
     assert not plain.piece_decoder().weights.pre.packed
     torch.testing.assert_close(plain.decode(codes), packed, rtol=0, atol=1e-5)
