@@ -6,7 +6,8 @@ A frame is one column of codes: a semantic one and nine residual ones. The relea
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,12 @@ from torch import Tensor, nn
 
 from .dac_config import DacConfig
 from .dac_layers import DacDecoder, DacEncoder
+from .dac_pieces import PIECE_FRAMES, FoldedDecoder, FoldedEncoder, PieceDecoder, PieceEncoder
 from .mel import LogMel
 from .vector_quantizer import DownsampledVectorQuantizer
+
+LEAST_FRAMES = 8  # of each row of a large batch, encoded at once
+Folded = TypeVar("Folded")
 
 
 class DacCodec(nn.Module):
@@ -29,6 +34,7 @@ class DacCodec(nn.Module):
         self.quantizer = DownsampledVectorQuantizer(config.quantizer)
         self.decoder = DacDecoder(config)
         self.head_dtype = torch.float32  # of the decoder's convolutions; bfloat16 is faster on CPUs with AMX, not exact
+        self._folded: dict[str, tuple[object, Any]] = {}
 
     @property
     def sample_rate(self) -> int:
@@ -67,16 +73,22 @@ class DacCodec(nn.Module):
 
     @torch.no_grad()
     def encode(self, waveform: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Encode (batch, 1, samples) of which `lengths` (batch,) samples count; default: all, rounded up to whole frames.
+        """Encode (batch, 1, samples) of which `lengths` (batch,) samples count; default: all.
 
         Returns codes (batch, codebooks, frames) int64 and the number of frames (batch,) that each waveform reaches
         into; codes beyond those belong to padding. What follows the end of a waveform is silence.
         """
         per_frame = self.samples_per_frame
-        waveform = F.pad(waveform, (0, -waveform.size(2) % per_frame))
         if lengths is None:
             lengths = torch.full((waveform.size(0),), waveform.size(2), device=waveform.device)
-        codes = self.quantizer.encode(self.quantizer.before_codes(self.encoder(waveform)).transpose(1, 2))
+        encoder, codes = (
+            self.piece_encoder(),
+            waveform.new_empty(waveform.size(0), self.codebooks, 0, dtype=torch.int64),
+        )
+        frames = max(LEAST_FRAMES, self.piece_frames // max(1, waveform.size(0)))
+        for piece in waveform[:, 0].split(frames * per_frame, dim=1):
+            if piece.size(1):
+                codes = torch.cat((codes, encoder(F.pad(piece, (0, -piece.size(1) % per_frame)))), dim=2)
         return codes, -(-lengths // per_frame)
 
     @torch.no_grad()
@@ -98,8 +110,41 @@ class DacCodec(nn.Module):
         Codes above the last one of their codebook count as the last one. `frames` (batch,) tells how many frames of
         each row count; the sound beyond is zero. Default: all.
         """
-        sound = self.decoder(self.quantizer.after_codes(self.quantizer.decode(codes).transpose(1, 2)))
-        if frames is not None:
-            ends = frames.to(codes.device)[:, None, None] * self.samples_per_frame
-            sound = sound * (torch.arange(sound.size(2), device=codes.device) < ends)
-        return sound
+        counts = [codes.size(2)] * codes.size(0) if frames is None else frames.tolist()
+        waveform = torch.zeros(codes.size(0), 1, codes.size(2) * self.samples_per_frame, device=codes.device)
+        for row, count, sound in zip(codes, counts, waveform, strict=True):
+            decoder, done = self.piece_decoder(), 0
+            for piece in row[None, :, :count].split(self.piece_frames, dim=2):
+                made = decoder(piece)
+                sound[:, done : done + made.size(1)] = made
+                done += made.size(1)
+        return waveform
+
+    @property
+    def piece_frames(self) -> int:
+        """Frames, of all rows of a batch together, that are best encoded or decoded at once."""
+        return PIECE_FRAMES if self.device.type == "cpu" else 8 * PIECE_FRAMES
+
+    def piece_encoder(self) -> PieceEncoder:
+        """Make an encoder of one sound, or of a batch, piece after piece."""
+        parts = (self.encoder, self.quantizer.downsample)
+        return PieceEncoder(self._fold("encoder", parts, None, lambda: FoldedEncoder(self)))
+
+    def piece_decoder(self) -> PieceDecoder:
+        """Make a decoder of one sound, piece after piece."""
+        parts, dtype = (self.decoder, self.quantizer.upsample), self.head_dtype
+        return PieceDecoder(self._fold("decoder", parts, dtype, lambda: FoldedDecoder(self, dtype)))
+
+    def _fold(
+        self, name: str, parts: Sequence[nn.Module], dtype: torch.dtype | None, fold: Callable[[], Folded]
+    ) -> Folded:
+        """What `fold` makes of the weights of `parts`, kept until these change."""
+        weights = (p for part in parts for p in part.parameters())
+        key = dtype, [(p.data_ptr(), 0 if p.is_inference() else p._version) for p in weights]
+        if name not in self._folded or self._folded[name][0] != key:
+            self._folded[name] = key, fold()
+        return self._folded[name][1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: not the folded weights, which it can make, and packed ones cannot be copied."""
+        return {**self.__dict__, "_folded": {}}
