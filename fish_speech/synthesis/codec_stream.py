@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..models import FireflyCodec
+from ..models import Codec
 
 FIRST_CHUNK, CHUNK = 4, 8  # frames: the first sound comes early
 LEAST_CORES = 4  # for decoding beside generation
@@ -25,23 +25,26 @@ MOST_WAITING = 4  # chunks, before generation waits for decoding
 class ChunkDecoder:
     """Decodes the codes of one sound, chunk by chunk; together the chunks are what `codec.decode` makes of the whole."""
 
-    def __init__(self, codec: FireflyCodec):
+    def __init__(self, codec: Codec):
         self.codec = codec
         self._decode = codec.piece_decoder()
 
     def feed(self, codes: Tensor) -> np.ndarray:
         """Codes (codebooks, frames) int64 that follow those so far -> their sound (samples,) float32.
 
-        Codes beyond the codec's last one count as the last one: a model may know more codes than its codec.
+        Codes beyond the last one of their codebook count as the last one: a model may know more codes than its codec.
+        Raises ValueError for another number of codebooks.
         """
         codec = self.codec
-        pieces = codes.to(codec.device).clamp(0, codec.codebook_size - 1)[None].split(codec.piece_frames, dim=2)
+        if codes.size(0) != codec.codebooks:
+            raise ValueError(f"codes have {codes.size(0)} rows; this codec has {codec.codebooks} codebooks")
+        last = torch.tensor(codec.codebook_sizes)[:, None] - 1  # (codebooks, 1)
+        codes = codes.clamp(min=0).minimum(last.to(codes.device)).to(codec.device)
+        pieces = codes[None].split(codec.piece_frames, dim=2)
         return np.concatenate([self._decode(piece)[0].cpu().numpy() for piece in pieces])
 
 
-def sound_of(
-    codec: FireflyCodec, frames: Iterator[Tensor], beside: bool | None = None
-) -> Generator[np.ndarray, None, None]:
+def sound_of(codec: Codec, frames: Iterator[Tensor], beside: bool | None = None) -> Generator[np.ndarray, None, None]:
     """Yield the sound (samples,) float32 of `frames` (codebooks,) int64, decoding each chunk while the next one comes.
 
     `frames` is advanced, and closed, in the caller's thread; errors of it and of decoding reach the caller. Closing
@@ -56,7 +59,7 @@ def sound_of(
             frames.close()
 
 
-def decodes_beside(codec: FireflyCodec) -> bool:
+def decodes_beside(codec: Codec) -> bool:
     """Whether a thread beside generation pays: not where both need all cores, nor on MPS, which wants one thread."""
     device = codec.device.type
     return device == "cuda" or (device == "cpu" and (os.cpu_count() or 1) >= LEAST_CORES)
