@@ -180,13 +180,17 @@ class DualAR(nn.Module):
 
         The fast part runs where the released model of the family runs it (see teacher_forcing.py): by `labels`, shaped as
         the grid, in S1; None takes the grid's next column. In FISH codebook logits are zero where it does not run, in
-        S1 only frames are there. Costs the full vocabulary at each position; training uses `losses`.
+        S1 only frames are there (four empty ones if there are none). Costs the full vocabulary at each position; training uses `losses`.
         """
         hidden = self.slow(grid, padding_mask)  # (batch, tokens, dim)
         token_logits = self.token_logits(hidden)
         runs, codes = self.frames(grid, next_column(grid) if labels is None else labels)
-        computed = self.fast_logits(hidden[runs], codes[runs])  # (frames, codebooks, codebook_size)
-        if not TEACHER_FORCING[self.config.family].dense:
+        states, frame_codes = hidden[runs], codes[runs]
+        dense = TEACHER_FORCING[self.config.family].dense
+        if not dense and not len(states):  # four rows of no meaning, as the released model gives
+            states, frame_codes = hidden.new_zeros(4, hidden.size(2)), codes.new_zeros(4, codes.size(2))
+        computed = self.fast_logits(states, frame_codes)  # (frames, codebooks, codebook_size)
+        if not dense:
             return DualAROutput(token_logits, computed)
         codebook_logits = computed.new_zeros(*runs.shape, *computed.shape[1:])
         return DualAROutput(token_logits, codebook_logits.index_put((runs,), computed))

@@ -78,11 +78,14 @@ def test_labels_are_the_next_column_where_none_are_given(s1_golden_dual_ar, batc
             assert torch.equal(one, other)
 
 
-def test_without_frames_there_are_no_codebook_logits(s1_golden_dual_ar, batch):
+def test_without_frames_there_are_four_rows_of_codebook_logits_as_released(s1_golden, s1_golden_dual_ar, batch):
     model, (inputs, labels, mask) = s1_golden_dual_ar(), batch
     with torch.no_grad():
         out = model(inputs, mask, torch.full_like(labels, -100))
-    assert out.codebook_logits.shape == (0, 4, 1100)
+    assert (
+        list(out.codebook_logits.shape)
+        == s1_golden("manifest.json")["models"]["llama_A"]["no_audio_codebook_logits_shape"]
+    )
 
 
 def test_residual_codes_are_the_first_1024(s1_golden_dual_ar):
