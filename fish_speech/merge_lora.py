@@ -304,9 +304,9 @@ def find_codec(base: Path, version: ModelVersion, given: Path | None) -> Path | 
     return None
 
 
-def codec_yaml(codec: Path, version: ModelVersion) -> Path:
+def codec_yaml(codec: Path, model_version: str) -> Path:
     """The yaml with the shape of `codec`: beside it, or of configs/codec."""
-    shape = config_of_codec(codec, version.name)
+    shape = config_of_codec(codec, model_version)
     return Path(shape) if shape.endswith(".yaml") else CONFIGS / "codec" / f"{shape}.yaml"
 
 
@@ -364,7 +364,7 @@ def main(argv: list[str] | None = None) -> int:
         arguments.lora_config,
         codec,
         arguments.force,
-        codec_yaml(codec, version) if codec else None,
+        codec_yaml(codec, version.name) if codec else None,
         arguments.dtype,
     )
     voice_pack.complete(arguments.output, voice, arguments.lora_weight, base, version.name, wish)

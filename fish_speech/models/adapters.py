@@ -54,9 +54,9 @@ def check_base_is(model: DualAR, path: Path) -> None:
     """Raise RuntimeError unless every base weight of a model with adapters is that of the weights file, bit for bit.
 
     Wrapping a layer anew draws a weight for it: a toolkit that installs adapters after loading, without taking the
-    weight over, trains on noise. Reads the whole file, by blocks.
+    weight over, trains on noise. Reads the whole file, by blocks: 5 s for S1-mini.
     """
-    found = as_published(read_state_dict(path), model.config, path)
+    found = as_published(read_state_dict(path), model.config, path, tell=False)
     base = {name: tensor for name, tensor in model.state_dict().items() if not is_lora_name(name)}
     wrong = [name for name, weight in base.items() if not _is_copy(weight, found.get(name))]
     if wrong:

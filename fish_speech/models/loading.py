@@ -149,7 +149,9 @@ def _assign(
         setattr(module, leaf, nn.Parameter(kept, requires_grad=tensor.is_floating_point()))
 
 
-def as_published(tensors: dict[str, torch.Tensor], config: DualARConfig, path: Path) -> dict[str, torch.Tensor]:
+def as_published(
+    tensors: dict[str, torch.Tensor], config: DualARConfig, path: Path, tell: bool = True
+) -> dict[str, torch.Tensor]:
     """The weights by the names of the published files: without further `model.`, without the parts that no model of the
     family computes with, and with wq, wk and wv, as older files have them, joined into wqkv."""
     found: dict[str, torch.Tensor] = {}
@@ -162,7 +164,7 @@ def as_published(tensors: dict[str, torch.Tensor], config: DualARConfig, path: P
             raise UserError(f"{path} does not fit a model", f"it has two weights {name}", "use the published file")
         else:
             found[name] = tensor
-    if left_out:
+    if left_out and tell:
         log.info(
             "%s: %d weights of parts that are not used here are left out, such as %s", path, len(left_out), left_out[0]
         )

@@ -5,7 +5,9 @@ import functools
 import pytest
 import torch
 
-from fish_speech.models import merge_lora
+from fish_speech.models import DualAR, DualARConfig, LoraConfig, install_lora, merge_lora
+from fish_speech.models.lora import is_lora_name
+from fish_speech.models.shapes import shapes_only
 from fish_speech.training.losses import dual_ar_loss
 from fish_speech.training.module import parameter_groups
 from fish_speech.training.schedule import constant_with_warmup
@@ -86,3 +88,12 @@ def test_gradients_and_optimizer_steps_equal_the_golden_ones(answers, adapted, b
         assert norm.item() == pytest.approx(row["grad_norm"], rel=1e-3)
         optimizer.step()
         schedule.step()
+
+
+def test_the_full_model_gets_as_many_adapters_as_the_released_one(s1_golden):
+    config = s1_golden("full.json")["llama"]["config"]
+    with shapes_only():
+        model = DualAR(DualARConfig.from_mapping(config), 151658)
+    install_lora(model, LoraConfig())
+    adapters = [p for name, p in model.named_parameters() if is_lora_name(name)]
+    assert (len(adapters), sum(p.numel() for p in adapters)) == (330, 8_071_168)  # the reference, section 6.1
