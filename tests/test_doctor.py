@@ -153,6 +153,32 @@ def test_a_codec_with_fewer_codebooks_than_the_model_reads_is_wrong(small_base, 
     assert found.state == "wrong" and "9 codebooks" in found.found
 
 
+def test_a_folder_of_s1_is_looked_at_like_any_other(small_s1_base):
+    found = look_at_all(Base.of("s1-mini", small_s1_base))
+    assert set(states(found.values()).values()) == {"good"}
+    assert "special_tokens.json" in found and "2 codebooks" not in found["codec"].found
+    assert found["codec"].found.startswith("1 codebooks of 1100 codes and 9 codebooks of 1024 codes, 25.0 frames/s")
+
+
+def test_a_codec_of_the_other_version_is_wrong_in_either_folder(small_base, small_s1_base, tmp_path):
+    pairs = {"1.5": (small_base, CODEC_FILE, small_s1_base, "codec.pth")}
+    pairs["s1-mini"] = (small_s1_base, "codec.pth", small_base, CODEC_FILE)
+    for version, (base, own, other, others) in pairs.items():
+        folder = shutil.copytree(base, tmp_path / version)
+        shutil.copyfile(other / others, folder / own)  # under the yaml of its own codec
+        found = look_at_all(Base.of(version, folder))["codec"]
+        assert found.state == "wrong" and "these are weights of a" in found.found
+        shutil.copyfile((other / others).with_suffix(".yaml"), (folder / own).with_suffix(".yaml"))
+        found = look_at_all(Base.of(version, folder))["codec"]
+        assert found.state == "wrong" and "does not fit the model" in found.found
+
+
+def test_what_a_run_of_a_version_that_is_not_there_takes_is_its_familys(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    needs = {version: room.needs_of(Base.of(version, None)) for version in ("1.5", "s1-mini")}
+    assert needs["s1-mini"].download > 2 * needs["1.5"].download and needs["s1-mini"].memory > needs["1.5"].memory
+
+
 def test_weights_that_changed_since_they_were_merged_are_wrong(small_base, tmp_path):
     folder = shutil.copytree(small_base, tmp_path / "voice-merged")
     voice = {"model_sha256": sha256(folder / "model.pth")}

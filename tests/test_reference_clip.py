@@ -204,3 +204,19 @@ def test_the_clip_nearest_to_the_mean_voice_is_taken_and_its_similarity_is_told(
     cosines = {name: float(voice @ mean / np.linalg.norm(mean)) for name, voice in voices.items()}
     assert len(voices) == 4 and found.source == f"anna/{max(cosines, key=cosines.get)}"
     assert found.similarity == pytest.approx(max(cosines.values()), abs=1e-4) and found.why.endswith("of 4 clips")
+
+
+def test_clips_of_another_model_version_are_never_a_reference(data, deaf, caplog):
+    sizes = (4096, *[1024] * 9)
+    add(data, "anna/other", 5.0)
+    np.save(data / "anna/other.npy", np.zeros((8, 100), np.int32))
+    add(data, "anna/large", 5.0)
+    np.save(data / "anna/large.npy", np.full((10, 100), 1024, np.int32))
+    assert choose_reference(data, 10, sizes, RATE) is None
+    assert "8 codebooks (as Fish Speech 1.5 has) instead of 10; codes of another codec" in caplog.text
+    add(data, "anna/own", 5.0)
+    codes = np.stack([np.full(100, size - 1, np.int32) for size in sizes])
+    np.save(data / "anna/own.npy", codes)
+    found = choose_reference(data, 10, sizes, RATE)
+    assert found.source == "anna/own" and np.array_equal(found.codes, codes)
+    assert choose_reference(data, 8, 1024, RATE).source == "anna/other"  # of 1.5, ten rows are none of its own

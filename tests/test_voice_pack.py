@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
 from fish_speech import reference_clip, voice_pack
+from fish_speech.audio import write_wav
 from fish_speech.checkpoint import sha256
 from fish_speech.errors import UserError
 from fish_speech.synthesis.voices import packed_reference, write_reference
@@ -174,7 +176,6 @@ def test_a_version_that_speaks_better_without_a_reference_has_one_but_uses_it_on
 
 
 def test_a_recording_that_is_given_is_encoded_by_the_packs_codec(pack, tmp_path):
-    from fish_speech.audio import write_wav
     from fish_speech.models import codec_config, load_codec
 
     sound = 0.3 * np.sin(np.arange(11025) / 30).astype(np.float32)
@@ -320,3 +321,61 @@ def test_a_folder_whose_voice_json_names_no_reference_has_none(tmp_path, content
     assert packed_reference(tmp_path) is None
     (tmp_path / "voice.json").write_text(content, encoding="utf-8")
     assert packed_reference(tmp_path) is None
+
+
+@pytest.fixture()
+def s1_pack(tmp_path, small_s1_base, monkeypatch):
+    """The same with a merged folder of S1-mini, whose data was extracted with its codec."""
+    from fish_speech.extract_vq import extract, make_parser
+
+    monkeypatch.chdir(tmp_path)
+    output, checkpoint = tmp_path / "merged", tmp_path / "results/p/checkpoints/step_000000004.ckpt"
+    shutil.copytree(small_s1_base, output)
+    checkpoint.parent.mkdir(parents=True)
+    (tmp_path / "data/anna").mkdir(parents=True)
+    for number in range(3):
+        sound = 0.3 * np.sin(np.arange(20000 + 4000 * number) / (20 + number)).astype(np.float32)
+        write_wav(tmp_path / f"data/anna/{number}.wav", sound, 32000)
+        (tmp_path / f"data/anna/{number}.lab").write_text(f"Number {number}.", encoding="utf-8")
+    extract(make_parser().parse_args([str(tmp_path / "data"), "--checkpoint-path", str(output / "codec.pth")]))
+    (output / "voice.json").write_text(json.dumps({"codec": "codec.pth", "step": 4}), encoding="utf-8")
+    torch.save({"fish_speech": {"data": str(tmp_path / "data"), "project": "p"}, "state_dict": {}}, checkpoint)
+
+    def run(wish: Wish | None = None):
+        voice = json.loads((output / "voice.json").read_text(encoding="utf-8"))
+        complete(output, voice, checkpoint.parent, small_s1_base, "s1-mini", wish or Wish())
+        return json.loads((output / "voice.json").read_text(encoding="utf-8"))
+
+    run.output, run.data = output, tmp_path / "data"
+    return run
+
+
+def test_a_pack_of_s1_gets_a_reference_of_its_data_and_says_its_version(s1_pack):
+    from fish_speech.versions import version_of_folder
+
+    voice = s1_pack()
+    assert voice["model_version"] == "s1-mini" and version_of_folder(s1_pack.output).name == "s1-mini"
+    codes = np.load(s1_pack.output / "reference.npy")
+    assert codes.shape[0] == 10 and voice["reference"]["seconds"] == pytest.approx(codes.shape[1] / 25, abs=1e-3)
+    before = times(s1_pack.output)
+    assert s1_pack() == voice and times(s1_pack.output) == before
+
+
+def test_a_pack_of_s1_takes_no_codes_of_1_5(s1_pack, clip):
+    with pytest.raises(UserError, match=r"as Fish Speech 1\.5 has"):
+        s1_pack(Wish(clip=clip))
+    for path in s1_pack.data.rglob("*.npy"):
+        np.save(path, np.zeros((8, 20), np.int32))
+    assert s1_pack()["reference"] is None
+
+
+def test_a_recording_given_to_a_pack_of_s1_is_encoded_by_its_codec(s1_pack, tmp_path):
+    write_wav(tmp_path / "clip.wav", 0.3 * np.sin(np.arange(13000) / 30).astype(np.float32), 32000)
+    (tmp_path / "clip.lab").write_text(WORDS, encoding="utf-8")
+    assert s1_pack(Wish(clip=tmp_path / "clip.wav"))["reference"]["text"] == WORDS
+    assert np.load(s1_pack.output / "reference.npy").shape == (10, 11)  # 13000 samples, 1280 a frame
+
+
+def test_a_pack_says_its_model_version(pack):
+    assert pack()["model_version"] == "1.5"
+    assert pack(version="minnow")["model_version"] == "minnow"

@@ -73,12 +73,16 @@ def test_the_same_seed_says_the_same_and_each_text_is_drawn_by_its_own(speaker, 
     assert say(tmp_path / "c", "Hi.") == first[:1]
 
 
-def test_a_codec_gives_back_every_clip_at_its_own_length_and_notes_the_distance(small_base, tmp_path):
+@pytest.mark.parametrize("version", ["1.5", "s1-mini"])
+def test_a_codec_gives_back_every_clip_at_its_own_length_and_notes_the_distance(
+    small_base, small_s1_base, tmp_path, version
+):
+    weights = {"1.5": small_base / CODEC_FILE, "s1-mini": small_s1_base / "codec.pth"}[version]
     rng = np.random.default_rng(0)
     for number, seconds in enumerate((0.5, 0.7, 0.01)):
         write_wav(tmp_path / f"in/{number}.wav", 0.1 * rng.standard_normal(round(seconds * 44100)), 44100)
     originals = systems.read_recordings("o", tmp_path / "in")
-    made = systems.reconstruct("c", small_base / CODEC_FILE, originals, tmp_path / "out", "cpu")
+    made = systems.reconstruct("c", weights, originals, tmp_path / "out", "cpu")
     assert [clip.failure is None for clip in made.clips] == [True, True, False]
     for clip, seconds in zip(made.clips[:2], (0.5, 0.7)):
         assert clip.known["mel_l1"] > 0
@@ -136,3 +140,34 @@ def test_an_evaluation_speaks_as_the_merged_folder_does_unless_told_otherwise(sm
     assert "reference" not in made["--no-reference"].record
     sounds = [system.clips[0].sound.read_bytes() for system in made.values()]
     assert sounds[0] != sounds[1]
+
+
+def test_a_voice_of_s1_speaks_and_takes_references_of_its_own_codes_alone(small_s1_base, tmp_path):
+    voice = systems.load_voice(small_s1_base, "cpu")
+    spoken = systems.speak_texts("s1", small_s1_base, voice, ["Yes."], tmp_path, SamplingConfig(), 1)
+    samples, rate = read_audio(spoken.clips[0].sound)
+    assert rate == voice.codec.sample_rate and len(samples)
+    for rows, good in ((10, True), (8, False)):
+        write_reference(tmp_path / f"{rows}.npy", np.zeros((rows, 9), np.int32), "Nine frames.")
+        if good:
+            (prompt,) = systems.read_prompts([tmp_path / f"{rows}.npy"], voice)
+            assert prompt.codes.shape == (10, 9)
+        else:
+            with pytest.raises(UserError, match=r"as Fish Speech 1\.5 has"):
+                systems.read_prompts([tmp_path / f"{rows}.npy"], voice)
+
+
+def test_a_folder_without_a_codec_is_given_that_of_its_own_family_alone(
+    small_base, small_s1_base, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name, base in (("mine", small_base), ("s1", small_s1_base)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_bytes((base / "config.json").read_bytes())
+    for folder in ("checkpoints/fish-speech-1.5", "checkpoints/openaudio-s1-mini"):
+        Path(folder).mkdir(parents=True)
+    for known, codec in (("s1", "openaudio-s1-mini/codec.pth"), ("mine", f"fish-speech-1.5/{CODEC_FILE}")):
+        with pytest.raises(UserError, match="has no codec"):
+            systems.codec_beside(Path(known))
+        Path("checkpoints", codec).touch()
+        assert systems.codec_beside(Path(known)) == Path("checkpoints", codec)

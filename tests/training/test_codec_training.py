@@ -295,6 +295,7 @@ def test_exports_in_half_precision_load(recordings):
         ("data.train=[{path: samples, weight: -1}]", "weight of samples"),
         ("data.train=[]", "nothing to train"),
         ("codec_config=unknown", "unknown codec config"),
+        ("codec_config=modded_dac_vq", "its architecture is modded_dac; firefly codecs alone are trained"),
         ("pretrained_ckpt_path=nothing.pth", "nothing.pth"),
     ],
 )
@@ -302,6 +303,15 @@ def test_bad_requests_are_one_clear_message(recordings, change, words, monkeypat
     monkeypatch.chdir(REPO)
     with pytest.raises(UserError, match=words):
         main(arguments(recordings, "bad", 2, change))
+
+
+def test_a_codec_of_another_architecture_is_not_trained(recordings, small_s1_base, monkeypatch):
+    monkeypatch.chdir(REPO)
+    weights = f"pretrained_ckpt_path={small_s1_base / 'codec.pth'}"
+    with pytest.raises(UserError, match=r"(?s)codec\.pth cannot be trained here.*modded_dac"):
+        main(arguments(recordings, "bad", 2, weights, "codec_config=null"))
+    with pytest.raises(UserError, match=r"(?s)codec\.pth cannot be trained here.*modded_dac"):
+        main(arguments(recordings, "bad", 2, weights, "new_head=true"))
 
 
 @pytest.mark.slow()
