@@ -180,7 +180,8 @@ class DualAR(nn.Module):
 
         The fast part runs where the released model of the family runs it (see teacher_forcing.py): by `labels`, shaped as
         the grid, in S1; None takes the grid's next column. In FISH codebook logits are zero where it does not run, in
-        S1 only frames are there (four empty ones if there are none). Costs the full vocabulary at each position; training uses `losses`.
+        S1 only frames are there, four empty ones if there are none. Costs the full vocabulary at each position; training
+        uses `losses`.
         """
         hidden = self.slow(grid, padding_mask)  # (batch, tokens, dim)
         token_logits = self.token_logits(hidden)
