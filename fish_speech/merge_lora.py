@@ -28,10 +28,10 @@ from .versions import (
     CONFIG_FILE,
     SPECIAL_TOKENS_FILE,
     TOKENIZER_FILE,
+    VERSIONS,
     VOICE_FILE,
     WEIGHTS_FILE,
     ModelVersion,
-    config_of_codec,
     read_voice,
     settle_version,
 )
@@ -305,8 +305,8 @@ def find_codec(base: Path, version: ModelVersion, given: Path | None) -> Path | 
 
 
 def codec_yaml(codec: Path, model_version: str) -> Path:
-    """The yaml with the shape of `codec`: beside it, or of configs/codec."""
-    shape = config_of_codec(codec, model_version)
+    """The yaml with the shape of `codec`: beside it, or the version's, which is the base's own: the two must fit."""
+    shape = VERSIONS[model_version].config_of(codec)
     return Path(shape) if shape.endswith(".yaml") else CONFIGS / "codec" / f"{shape}.yaml"
 
 
