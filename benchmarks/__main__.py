@@ -1,7 +1,7 @@
 """Print how fast the toolkit trains, merges, encodes, decodes and generates on this machine, and in how much memory.
 
-Everything runs on random weights of Fish Speech 1.5's size, each measurement in a process of its own, beside a
-baseline measured in the same run.
+Everything runs on random weights of Fish Speech 1.5's and of OpenAudio S1-mini's size, each measurement in a process of
+its own, one after another, beside a baseline measured in the same run.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ import psutil
 from . import preparing
 from .process import Finished, run
 
-FRAME_RATE = 44100 / 2048  # frames of the released codec per second of sound
+VERSIONS = ("1.5", "s1-mini")
+FRAME_RATE = 44100 / 2048  # frames of the released codecs per second of sound, both the same
 BATCHES = {"1x256": "1 x 256", "4x512": "4 x 512"}
 NOTES = """\
 gain       how many times better than the baseline: above 1 is faster, or smaller
@@ -34,24 +35,26 @@ tokens/s   tokens that are not padding; all in float32; training has LoRA r 8 wi
 recompute  training with gradient_checkpointing on, which the toolkit chooses only where memory is short
 RSS        peak resident memory of the whole process, pages of mapped files included (the system's own record)
 anonymous  peak resident memory without pages of files, which the system can drop at will (looked at every 10 ms)
-Baselines, as reference/fish-1.5.md describes the released system:
+Baselines, as reference/fish-1.5.md and reference/openaudio-s1-mini.md describe the released systems:
   training    the whole padded batch through model.forward: vocabulary logits at all positions, padding included,
               a mask over all pairs of positions, each block's activations recomputed in the backward pass
   merging     the whole model built in float32 with LoRA, both state dicts joined and loaded, merged, saved
-  extraction  clips one at a time (as the toolkit does on a CPU), and all padded to the longest in one batch
+  extraction  clips one at a time (as the toolkit does on a CPU), and all padded to the longest in one batch; that of
+              s1-mini makes the decoder's input besides, as the released one does
   decoding    the released way: one pass over the whole sound in one-dimensional layout, weights normalised anew
   preparing   librosa.load, effects.split, loudness to -23 LUFS, write: no texts, no measures, cuts at every silence
   generation  caches and mask of the longest sequence (8192), repeated KV heads, one fast position at a time, logits of
               the whole vocabulary
 Generation, each way in a process of its own that loads the published format (bfloat16 file) as cli_tts does:
   frames/s    after the first, median of three runs of 64 (the baseline: 16) frames behind a prompt of 100 tokens, top-p
-              sampling; tokens/s are its codes, 8 a frame; all-tokens draws from the whole vocabulary as the baseline
-              does, the others from semantic tokens and the end token, as cli_tts does
+              sampling; tokens/s are its codes, 8 a frame in 1.5 and 10 in s1-mini; all-tokens draws from the whole
+              vocabulary as the baseline does, the others from semantic tokens and the end token, as cli_tts does
   first frame from the prompt to the first column, and first sound to the first decoded chunk, models loaded and warm
   memory      1 GiB of float32 read by all threads, the best of three ways (sum, maximum, product with a vector), of six
               tries of each, and of the turns between the other measurements
   weights     bytes of the linear weights that a frame must read, times frames/s: slow layers once, fast layers once per
-              code after the first, semantic rows of the vocabulary; int8 weights count one byte"""
+              code after the first, semantic rows of the vocabulary; int8 weights count one byte
+Side by side: the same rows of both versions; s1-mini / 1.5 is above 1 where s1-mini takes more, or is faster"""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Row:
     unit: str
     baseline: float | None = None
     smaller_is_better: bool = True
+    version: str = ""  # of the model; empty: the row has to do with none
 
     @property
     def gain(self) -> float | None:
@@ -74,7 +78,7 @@ class Row:
     def __str__(self) -> str:
         baseline = "" if self.baseline is None else f"{self.baseline:12.3f}"
         gain = "" if self.gain is None else f"{self.gain:9.2f}"
-        return f"{self.what:<58}{self.value:12.3f} {self.unit:<9}{baseline:>12}{gain:>9}".rstrip()
+        return f"{self.version:<8}{self.what:<58}{self.value:12.3f} {self.unit:<9}{baseline:>12}{gain:>9}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,12 @@ class Plan:
 
     scale: str
     quick: bool
+    version: str = VERSIONS[0]
 
     def measure(self, name: str, *arguments: str | Path, repeats: int = 1) -> Finished:
         """Run one measurement in a child process."""
-        count = 1 if self.quick else repeats
-        return run("benchmarks.child", name, "--scale", self.scale, "--repeats", str(count), *arguments)
+        size = ("--scale", self.scale, "--model-version", self.version)
+        return run("benchmarks.child", name, *size, "--repeats", str(1 if self.quick else repeats), *arguments)
 
 
 def train_rows(plan: Plan) -> Iterator[Row]:
@@ -99,6 +104,10 @@ def train_rows(plan: Plan) -> Iterator[Row]:
         ways[", recompute"] = plan.measure("train", *options, "--recompute", repeats=repeats)
         for way, ours in ways.items():
             name = f"train {BATCHES[batch]}{way}"
+            if "too_large_bytes" in ours.figures:
+                needed = ours.figures["too_large_bytes"] / 1e9
+                print(f"{plan.version}: {name} left out: activations of {needed:.1f} GB do not fit", file=sys.stderr)
+                continue
             yield Row(f"{name}: step", ours.figures["step_s"], "s", released.figures["step_s"])
             speeds = ours.figures["tokens_per_s"], released.figures["tokens_per_s"]
             yield Row(f"{name}: throughput", speeds[0], "tokens/s", speeds[1], smaller_is_better=False)
@@ -118,8 +127,9 @@ def merge_rows(plan: Plan) -> Iterator[Row]:
         size = (base / "model.pth").stat().st_size
     yield Row("merge: whole command", ours.seconds, "s", released.seconds)
     yield from _memory_rows("merge", ours, released)
+    yield Row("merge: model file", size / 1e9, "GB")
     yield Row(
-        f"merge: peak RSS / model file of {size / 1e9:.2f} GB (at most 1.3)",
+        "merge: peak RSS / model file (at most 1.3)",
         ours.peak_rss / size,
         "x file",
         released.peak_rss / size,
@@ -147,7 +157,8 @@ def codec_rows(plan: Plan) -> Iterator[Row]:
         ("chunks", "decoding 10 s in chunks"),
         ("images", "decoding 10 s by the modules, as before"),
     ):
-        yield Row(f"codec: {what}, per second of sound", figures[way], "s", figures["plain"])
+        if way in figures:
+            yield Row(f"codec: {what}, per second of sound", figures[way], "s", figures["plain"])
     yield Row("codec: first chunk", figures["first_chunk_s"], "s")
     chunks, plain = (plan.measure("decode-memory", "--way", way) for way in ("chunks", "plain"))
     title = f"codec: decoding {chunks.figures['sound_s']:g} s: peak RSS"
@@ -219,6 +230,20 @@ PARTS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "generate": generate_rows,
     "prepare": prepare_rows,
 }
+OF_NO_MODEL = {"prepare"}
+
+
+def side_by_side(rows: Sequence[Row], versions: Sequence[str]) -> Iterator[str]:
+    """A table of what was measured of the first and of another of `versions`, and how many times more the other is."""
+    first, *others = versions
+    found = {(row.version, row.what): row for row in rows}
+    for other in others:
+        yield f"{'':<58}{first:>12} {other:>12} {'':<9}{other + ' / ' + first:>14}"
+        for row in rows:
+            beside = found.get((other, row.what))
+            if row.version == first and beside is not None and row.value:
+                ratio = f"{beside.value / row.value:14.2f}"
+                yield f"{row.what:<58}{row.value:12.3f} {beside.value:12.3f} {row.unit:<9}{ratio}"
 
 
 def machine() -> dict[str, Any]:
@@ -260,6 +285,9 @@ def main(argv: list[str] | None = None) -> int:
         "python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", type=parts_named, default=list(PARTS), help=f"some of {','.join(PARTS)}")
+    parser.add_argument(
+        "--model-version", choices=VERSIONS, help="one model version only (default: each of them, side by side)"
+    )
     parser.add_argument("--quick", action="store_true", help="one repeat of each measurement instead of three or five")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument(
@@ -272,12 +300,17 @@ def main(argv: list[str] | None = None) -> int:
         f"load {about['load']} before; torch {about['torch']}, Python {about['python']}, {about['system']}"
     )
     print(f"random weights, scale {given.scale}\n")
-    print(f"{'':<58}{'here':>12} {'':<9}{'baseline':>12}{'gain':>9}")
-    plan, rows = Plan(given.scale, given.quick), []
+    print(f"{'':<66}{'here':>12} {'':<9}{'baseline':>12}{'gain':>9}")
+    rows: list[Row] = []
+    versions = (given.model_version,) if given.model_version else VERSIONS
     for part in given.only:
-        for row in PARTS[part](plan):
-            rows.append(row)
-            print(row, flush=True)
+        for version_name in ("",) if part in OF_NO_MODEL else versions:
+            for row in PARTS[part](Plan(given.scale, given.quick, version_name or VERSIONS[0])):
+                rows.append(replace(row, version=version_name))
+                print(rows[-1], flush=True)
+    beside = list(side_by_side(rows, versions))
+    if len(beside) > 1:
+        print("\n" + "\n".join(beside))
     print(f"\n{NOTES}")
     if given.json:
         values = [{**asdict(row), "gain": row.gain} for row in rows]

@@ -28,7 +28,7 @@ from fish_speech.synthesis.sampling import SamplingConfig, token_probabilities
 from fish_speech.text import request_block, system_block
 
 from .heard import compare_heard
-from .sizes import SCALES, random_model, random_prompt
+from .sizes import SCALES, Scale, random_model, random_prompt
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "allison"
 GREEDY, DRAWN = SamplingConfig(temperature=0), SamplingConfig()
@@ -189,9 +189,9 @@ def load(folder: Path, precision: str) -> DualAR:
     return load_dual_ar(folder, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
 
 
-def random(scale: str, precision: str) -> DualAR:
+def random(scale: Scale, precision: str) -> DualAR:
     """Make a random model whose weights are bfloat16 values, as released ones are."""
-    model = random_model(SCALES[scale]).requires_grad_(False)
+    model = random_model(scale).requires_grad_(False)
     for parameter in model.parameters():
         parameter.data = parameter.data.bfloat16() if precision == "bf16" else parameter.data.bfloat16().float()
     if precision == "int8":
@@ -204,6 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--model-path", type=Path, help="a model folder")
     where.add_argument("--random", choices=sorted(SCALES), help="random weights of this size instead")
+    parser.add_argument("--model-version", choices=sorted(SCALES["full"]), default="1.5", help="of random weights")
     parser.add_argument(
         "--data", type=Path, default=SAMPLES, help="folder of .flac with .txt (default: samples/allison)"
     )
@@ -219,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def passages_of(model: DualAR) -> list[Passage]:
         if options.random:
             rng = torch.Generator().manual_seed(0)
-            scale = SCALES[options.random]
+            scale = SCALES[options.random][options.model_version]
             text = scale.prompt_tokens // 2
             return own_passages(model, [random_prompt(scale, text, text, rng) for _ in range(prompts)], frames)
         texts = [path.read_text(encoding="utf-8") for path in sorted(options.data.glob("*.txt"))[:prompts]]
@@ -227,7 +228,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return made + recorded_passages(model, options.model_path, options.data, prompts, frames)
 
     def make(precision: str) -> DualAR:
-        return random(options.random, precision) if options.random else load(options.model_path, precision)
+        if options.random:
+            return random(SCALES[options.random][options.model_version], precision)
+        return load(options.model_path, precision)
 
     try:
         rows = measure(make, precisions, passages_of)

@@ -13,9 +13,12 @@ from typing import Any
 import torch
 
 from fish_speech.training.losses import dual_ar_loss
+from fish_speech.training.memory import activation_bytes, free_bytes
 
 from . import decoding, generating, released, sizes
 from .sizes import Scale
+
+FREE_SHARE = 0.9  # of the free memory that activations may take
 
 
 def seconds(*works: Callable[[], Any], warmups: int, repeats: int) -> list[float]:
@@ -37,12 +40,16 @@ def train(scale: Scale, lengths: tuple[int, ...], as_released: bool, recompute: 
 
     Attention dropout is off for both, as a run on the CPU has it.
 
-    `recompute` makes activations again in the backward pass, as the released configuration has it.
+    `recompute` makes activations again in the backward pass, as the released configuration has it. Where kept ones
+    would not fit into the free memory, nothing is measured.
     """
     torch.manual_seed(0)
     model = sizes.random_model(scale, lora=True).train()
     model.set_dropout(0.0)
     model.recompute_activations = recompute or as_released
+    needed, free = activation_bytes(model.config, sum(lengths)), free_bytes("cpu")
+    if not model.recompute_activations and free is not None and needed > FREE_SHARE * free:
+        return {"too_large_bytes": needed}
     batch = sizes.training_batch(scale, lengths)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, betas=(0.9, 0.95), eps=1e-5, weight_decay=0)
@@ -58,22 +65,6 @@ def train(scale: Scale, lengths: tuple[int, ...], as_released: bool, recompute: 
 
     (median,) = seconds(step, warmups=1, repeats=repeats)
     return {"step_s": median, "tokens_per_s": sum(lengths) / median}
-
-
-def encode(scale: Scale, repeats: int) -> dict[str, float]:
-    """Seconds of audio per second: as the toolkit encodes, one clip at a time, and padded to the longest in one batch."""
-    codec, clips = sizes.random_codec(scale), sizes.random_clips(scale, scale.clips_s)
-    lengths = torch.tensor([len(clip) for clip in clips])
-    padded = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)[:, None]  # (batch, 1, samples)
-    ours, alone, batch = seconds(
-        lambda: codec.encode_clips(clips),
-        lambda: [codec.encode(clip[None, None], torch.tensor([len(clip)])) for clip in clips],
-        lambda: codec.encode(padded, lengths),
-        warmups=1,
-        repeats=repeats,
-    )
-    total = sum(scale.clips_s)
-    return {"speed": total / ours, "alone_speed": total / alone, "padded_speed": total / batch}
 
 
 def main() -> None:
@@ -92,6 +83,7 @@ def main() -> None:
     ]
     parser.add_argument("name", choices=names)
     parser.add_argument("--scale", choices=sorted(sizes.SCALES), required=True)
+    parser.add_argument("--model-version", choices=sorted(sizes.SCALES["full"]), default="1.5")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--batch", help="name of a training batch")
     parser.add_argument("--as-released", action="store_true", help="train the way of the baseline")
@@ -100,7 +92,7 @@ def main() -> None:
     parser.add_argument("--way", choices=[*generating.WAYS, *decoding.MEMORY_WAYS], help="how to generate or decode")
     parser.add_argument("--output", type=Path, help="merged folder to write")
     given = parser.parse_args()
-    scale = sizes.SCALES[given.scale]
+    scale = sizes.SCALES[given.scale][given.model_version]
     figures: dict[str, Any] = {}
     if given.name == "train":
         figures = train(scale, scale.batches[given.batch], given.as_released, given.recompute, given.repeats)
@@ -116,7 +108,7 @@ def main() -> None:
         measure = generating.generate if given.name == "generate" else generating.first_sound
         figures = measure(scale, given.way, given.folder, given.repeats)
     else:
-        figures = {"encode": encode, "decode": decoding.decode}[given.name](scale, given.repeats)
+        figures = {"encode": decoding.encode, "decode": decoding.decode}[given.name](scale, given.repeats)
     print(json.dumps({**figures, "threads": torch.get_num_threads()}))
 
 

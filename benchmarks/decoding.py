@@ -1,28 +1,43 @@
-"""The codec's decoding: whole and in chunks, in time and memory, beside the plain way that the releases have."""
+"""The codecs: encoding and decoding, whole and in chunks, in time and memory, beside the plain way that the releases have."""
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 
 from fish_speech.models import FireflyCodec
+from fish_speech.models.codec import Codec
 from fish_speech.synthesis.codec_stream import ChunkDecoder, sound_of
 
-from . import sizes
+from . import released_codecs, sizes
 from .sizes import Scale
 
 MEMORY_LENGTHS = 6  # the sound whose memory is measured is so many times longer than the one whose time is
 MEMORY_WAYS = ("chunks", "plain")
 
 
+def encode(scale: Scale, repeats: int) -> dict[str, float]:
+    """Seconds of audio per second: as the toolkit encodes, one clip at a time, and padded to the longest in one batch."""
+    codec, clips = sizes.random_codec(scale), sizes.random_clips(scale, scale.clips_s)
+    lengths = torch.tensor([len(clip) for clip in clips])
+    padded = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)[:, None]  # (batch, 1, samples)
+    ways: dict[str, Callable[[], object]] = {
+        "speed": lambda: codec.encode_clips(clips),
+        "alone_speed": lambda: [codec.encode(clip[None, None], torch.tensor([len(clip)])) for clip in clips],
+        "padded_speed": lambda: released_codecs.encode(codec, padded, lengths),
+    }
+    return {name: sum(scale.clips_s) / spent for name, spent in _spent(ways, repeats, statistics.median).items()}
+
+
 def decode(scale: Scale, repeats: int) -> dict[str, float]:
     """Seconds of decoding per second of sound by each way, in turns, and until the first chunk is there.
 
     whole: `codec.decode`. chunks: as speech is decoded while it is made. plain: one pass over the whole sound, the way
-    of the releases. images: the same in two-dimensional layout, as this toolkit decoded before and trains.
+    of the releases. images, of firefly codecs: the same in two-dimensional layout, as this toolkit decoded before and
+    trains.
     """
     codec = sizes.random_codec(scale)
     codes = _codes(codec, scale.decode_s)
@@ -30,20 +45,29 @@ def decode(scale: Scale, repeats: int) -> dict[str, float]:
     ways: dict[str, Callable[[], object]] = {
         "whole": lambda: codec.decode(codes),
         "chunks": lambda: list(sound_of(codec, iter(frames))),
-        "images": lambda: codec.head(codec.quantizer.decode(codes)),
-        "plain": lambda: plain(codec, codes),
+        "plain": lambda: released_codecs.decode(codec, codes),
         "first_chunk": lambda: next(sound_of(codec, iter(frames), beside=False)),
     }
-    best = dict.fromkeys(ways, float("inf"))
-    with torch.inference_mode():
-        for repeat in range(repeats + 1):
-            for name, work in ways.items():
-                start = time.perf_counter()
-                work()
-                if repeat:
-                    best[name] = min(best[name], time.perf_counter() - start)
+    if isinstance(codec, FireflyCodec):
+        ways["images"] = lambda: codec.head(codec.quantizer.decode(codes))
+    best = _spent(ways, repeats, min)
     first = best.pop("first_chunk")
     return {**{name: spent / scale.decode_s for name, spent in best.items()}, "first_chunk_s": first}
+
+
+@torch.inference_mode()
+def _spent(
+    ways: dict[str, Callable[[], object]], repeats: int, pick: Callable[[list[float]], float]
+) -> dict[str, float]:
+    """The time of each of `ways` in seconds, of `repeats` after one warm-up; they take turns, as the machine's load does."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for repeat in range(repeats + 1):
+        for name, work in ways.items():
+            start = time.perf_counter()
+            work()
+            if repeat:
+                times[name].append(time.perf_counter() - start)
+    return {name: pick(found) for name, found in times.items()}
 
 
 def memory(scale: Scale, way: str) -> dict[str, float]:
@@ -52,7 +76,7 @@ def memory(scale: Scale, way: str) -> dict[str, float]:
     codes = _codes(codec, sound_s)
     with torch.inference_mode():
         if way == "plain":
-            plain(codec, codes)
+            released_codecs.decode(codec, codes)
         else:
             decoder = ChunkDecoder(codec)
             for piece in codes[0].split(codec.piece_frames, dim=1):
@@ -60,16 +84,7 @@ def memory(scale: Scale, way: str) -> dict[str, float]:
     return {"sound_s": sound_s}
 
 
-def plain(codec: FireflyCodec, codes: torch.Tensor) -> torch.Tensor:
-    """Codes (batch, codebooks, frames) -> (batch, 1, samples): one-dimensional layout, weights normalised anew."""
-    head = codec.head
-    x = head.conv_pre(codec.quantizer.decode(codes))
-    for up, block in zip(head.ups, head.resblocks, strict=True):
-        x = block(up(F.silu(x)))
-    return torch.tanh(head.conv_post(F.silu(x)))
-
-
-def _codes(codec: FireflyCodec, sound_s: float) -> torch.Tensor:
+def _codes(codec: Codec, sound_s: float) -> torch.Tensor:
     """Random codes (1, codebooks, frames) of so much sound."""
-    shape = (1, codec.codebooks, round(sound_s * codec.frame_rate))
-    return torch.randint(0, codec.codebook_size, shape, generator=torch.Generator().manual_seed(4))
+    rng, frames = torch.Generator().manual_seed(4), round(sound_s * codec.frame_rate)
+    return torch.stack([torch.randint(0, size, (1, frames), generator=rng) for size in codec.codebook_sizes], dim=1)

@@ -16,6 +16,7 @@ from fish_speech.models import DualAR
 from fish_speech.models.int8_kernels import best_kernel
 from fish_speech.models.loading import load_dual_ar
 from fish_speech.synthesis.codec_stream import sound_of
+from fish_speech.synthesis.engine import drawn_output
 from fish_speech.synthesis.generation import generate_columns
 from fish_speech.synthesis.sampling import SamplingConfig
 
@@ -113,19 +114,20 @@ def first_sound(scale: Scale, way: str, folder: Path, repeats: int) -> dict[str,
 def bytes_per_frame(model: DualAR, all_tokens: bool) -> int:
     """Bytes of weights that one frame has to read: slow layers once, fast layers once per code after the first.
 
-    Of the projection to the vocabulary the rows of semantic tokens and the end token count, or all; logits are computed
-    from float32 weights, in bfloat16 too. Norms, embedded rows, and cached keys and values, all below 1 %, do not count.
+    Of the fast output the rows of codes that are drawn from count, of the projection to the vocabulary those of semantic
+    tokens and the end token, or all; logits are computed from float32 weights, in bfloat16 too. Norms, embedded rows, and
+    cached keys and values, all below 1 %, do not count.
     """
     config = model.config
     passes = config.num_codebooks - 1
     slow = sum(_weight_bytes(module) for module in model.layers.modules())
     fast = sum(_weight_bytes(module) for module in model.fast_layers.modules())
-    fast += _weight_bytes(model.fast_output) * (2 if model.norm.weight.dtype == torch.bfloat16 else 1)
+    fast += _weight_bytes(drawn_output(model)) * (2 if model.norm.weight.dtype == torch.bfloat16 else 1)
     rows = config.vocab_size if all_tokens else min(config.codebook_size, model.tokenizer.num_semantic) + 1
     return slow + passes * fast + rows * config.dim * 4
 
 
-def _weight_bytes(module: nn.Module) -> int:
+def _weight_bytes(module: Any) -> int:
     if type(module) is nn.Linear:
         return module.weight.nbytes
     if hasattr(module, "out_features") and hasattr(module, "in_features"):  # packed: a byte a weight

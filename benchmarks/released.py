@@ -1,4 +1,5 @@
-"""The baselines: the same work done the straightforward way that `reference/fish-1.5.md` describes (2.6, 9.1, 10.3).
+"""The baselines: the same work done the straightforward way that `reference/fish-1.5.md` describes (2.6, 9.1, 10.3),
+and `reference/openaudio-s1-mini.md` (2.5, 5.1, 6.3).
 
 Written for comparison only. Parts that do not differ are taken from the toolkit, so that what is compared is the way
 of computing, not the quality of these few lines.
@@ -26,11 +27,13 @@ PENALTY_WINDOW = 16  # frames
 
 def training_loss(model: DualAR, batch: dict[str, Tensor]) -> Tensor:
     """Loss over the whole padded batch: all logits at all positions, cross entropy that ignores most of them."""
-    out = model(batch["inputs"], batch["attention_masks"])
     labels = batch["labels"]
+    out = model(batch["inputs"], batch["attention_masks"], labels)
+    code_labels = model.code_labels(labels).transpose(1, 2)  # (batch, tokens, codebooks)
+    if out.codebook_logits.dim() == 3:  # of frames only
+        code_labels = code_labels[model.frames(batch["inputs"], labels).runs]
     base = F.cross_entropy(out.token_logits.flatten(0, 1), labels[:, 0].flatten())
-    codes = F.cross_entropy(out.codebook_logits.flatten(0, 2), labels[:, 1:].transpose(1, 2).flatten())
-    return base + codes
+    return base + F.cross_entropy(out.codebook_logits.flatten(0, -2), code_labels.flatten())
 
 
 class _StaticLayer:
@@ -45,11 +48,13 @@ class _StaticLayer:
         block, a = self.block, self.block.attention
         sizes = [a.heads * a.head_dim, a.kv_heads * a.head_dim, a.kv_heads * a.head_dim]
         q, k, v = (p.unflatten(-1, (-1, a.head_dim)) for p in a.wqkv(block.attention_norm(x)).split(sizes, dim=-1))
+        if a.qk_norm:
+            q, k = a.q_norm(q), a.k_norm(k)
         self.keys[:, :, positions] = rotate(k, *rope).transpose(1, 2)
         self.values[:, :, positions] = v.transpose(1, 2)
         keys, values = (c.repeat_interleave(a.heads // a.kv_heads, dim=1) for c in (self.keys, self.values))
         out = F.scaled_dot_product_attention(rotate(q, *rope).transpose(1, 2), keys, values, attn_mask=mask)
-        x = x + a.wo(out.transpose(1, 2).reshape(x.shape))
+        x = x + a.wo(out.transpose(1, 2).flatten(2))
         return x + block.feed_forward(block.ffn_norm(x))
 
 
@@ -62,7 +67,7 @@ class StaticGenerator:
         self.slow = [_StaticLayer(block, c.max_seq_len) for block in model.layers]
         self.fast = [_StaticLayer(block, c.num_codebooks) for block in model.fast_layers]
         self.causal = torch.ones(c.max_seq_len, c.max_seq_len, dtype=torch.bool).tril()
-        self.rope = RotaryTable(c.dim // c.n_head, c.rope_base)
+        self.rope, self.fast_rope = (RotaryTable(size, c.rope_base) for size in (c.head_dim or 0, c.fast_head_size))
 
     def step(self, grid: Tensor, positions: Tensor) -> Tensor:
         """Run (1, 1 + codebooks, tokens) at `positions` -> the last hidden state (1, 1, dim), before the norm."""
@@ -71,6 +76,7 @@ class StaticGenerator:
         offsets = torch.arange(c.num_codebooks)[:, None] * c.codebook_size
         is_semantic = (ids >= m.semantic_begin_id) & (ids <= m.semantic_end_id)
         x = m.embeddings(ids) + m.codebook_embeddings(codes + offsets).sum(dim=1) * is_semantic[..., None]
+        x = torch.where(is_semantic[..., None], x / c.embedding_scale, x)
         rope, mask = self.rope.rows(positions, c.max_seq_len), self.causal[None, None, positions]
         for layer in self.slow:
             x = layer(x, rope, mask, positions)
@@ -79,7 +85,7 @@ class StaticGenerator:
     def fast_step(self, x: Tensor, position: int) -> Tensor:
         """Run one codebook position (1, 1, fast_dim) -> logits (codebook_size,)."""
         at = torch.tensor([position])
-        rope = self.rope.rows(at, self.config.max_seq_len)
+        rope = self.fast_rope.rows(at, self.config.max_seq_len)
         mask = self.causal[None, None, at, : self.config.num_codebooks]
         for layer in self.fast:
             x = layer(x, rope, mask, at)
@@ -95,7 +101,7 @@ class StaticGenerator:
         self.fast_step(m.project_hidden(hidden), 0)
         codes = [(token - m.semantic_begin_id).clamp(0, c.codebook_size - 1)]
         for row in range(1, c.num_codebooks):
-            logits = self.fast_step(m.fast_embeddings(codes[-1][None, None]), row)
+            logits = self.fast_step(m.fast_embeddings(codes[-1][None, None]), row)[: c.residual_codes]
             codes.append(sample_token(logits, sampling, rng, None if window is None else window[row + 1]))
         return torch.stack([token, *codes])
 

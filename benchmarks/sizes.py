@@ -1,11 +1,11 @@
-"""The sizes that are measured, and random models of those sizes."""
+"""The sizes that are measured, of each model version, and random models of those sizes."""
 
 from __future__ import annotations
 
 import base64
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,11 @@ import torch
 
 from fish_speech.checkpoint import save_state_dict, save_torch
 from fish_speech.files import write_text
-from fish_speech.models import DualAR, DualARConfig, FireflyCodec, FireflyConfig, LoraConfig, install_lora
+from fish_speech.models import DualAR, DualARConfig, LoraConfig, install_lora
+from fish_speech.models.codec import Codec
+from fish_speech.models.codec_loading import architecture_of, codec_config, make_codec_config
 from fish_speech.models.lora import is_lora_name
-from fish_speech.text.special_tokens import SPECIAL_TOKENS_1_5
+from fish_speech.text.special_tokens import SPECIAL_TOKENS_1_5, SPECIAL_TOKENS_S1
 from fish_speech.versions import CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE
 
 LORA = LoraConfig(r=8, lora_alpha=16, lora_dropout=0.01)
@@ -41,6 +43,35 @@ TINY: dict[str, Any] = {
     **{"dim": 32, "n_layer": 2, "n_head": 4, "intermediate_size": 48, "vocab_size": 1344, "max_seq_len": 128},
     **{"codebook_size": 40, "num_codebooks": 3, "n_fast_layer": 1},
 }
+S1_MINI: dict[str, Any] = {
+    "dim": 1024,
+    "n_layer": 28,
+    "n_head": 16,
+    "n_local_heads": 8,
+    "head_dim": 128,
+    "intermediate_size": 3072,
+    "vocab_size": 155776,
+    "max_seq_len": 8192,
+    "rope_base": 1e6,
+    "norm_eps": 1e-6,
+    "dropout": 0.0,
+    "tie_word_embeddings": False,
+    "attention_o_bias": False,
+    "attention_qk_norm": True,
+    "codebook_size": 4096,
+    "num_codebooks": 10,
+    "initializer_range": 0.03125,
+    "scale_codebook_embeddings": True,
+    "n_fast_layer": 4,
+    "fast_head_dim": 64,
+    "fast_attention_qk_norm": False,
+}
+TINY_S1: dict[str, Any] = {
+    **S1_MINI,
+    **{"dim": 32, "n_layer": 2, "n_head": 4, "n_local_heads": 2, "head_dim": 12, "intermediate_size": 48},
+    **{"vocab_size": 4416, "max_seq_len": 128, "codebook_size": 1100, "num_codebooks": 4, "n_fast_layer": 1},
+    **{"fast_head_dim": 8},
+}
 TINY_CODEC: dict[str, Any] = {
     "spec_transform": {"n_mels": 20, "n_fft": 256, "hop_length": 64, "win_length": 256},
     "backbone": {"input_channels": 20, "depths": (1, 1), "dims": (8, 12)},
@@ -53,18 +84,37 @@ TINY_CODEC: dict[str, Any] = {
         "upsample_initial_channel": 8,
     },
 }
+_TINY_WINDOWED: dict[str, Any] = {"n_layer": 1, "n_head": 2, "dim": 64, "intermediate_size": 32, "window": 8}
+TINY_S1_CODEC: dict[str, Any] = {
+    "architecture": "modded_dac",
+    "encoder_dim": 8,
+    "encoder_rates": [2, 4, 8],
+    "decoder_dim": 32,
+    "decoder_rates": [8, 4, 2],
+    "encoder_transformer_layers": [0, 0, 1],
+    "quantizer": {
+        "input_dim": 64,
+        "n_codebooks": 3,
+        "codebook_size": 1024,
+        "semantic_codebook_size": 1100,
+        "pre_module": _TINY_WINDOWED,
+        "post_module": _TINY_WINDOWED,
+    },
+}
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is in one run of the benchmarks."""
+    """How large everything of a model version is in one run of the benchmarks."""
 
     model: dict[str, Any]  # of a DualARConfig
     ranks: int  # entries of the tokenizer file; special tokens follow
+    special_tokens: tuple[str, ...]
+    codec: dict[str, Any]  # content of a codec's yaml
     batches: dict[str, tuple[int, ...]]  # name -> length of each row, in tokens
     prompt_tokens: int
     frames: int  # to generate
-    codec: dict[str, Any] = field(default_factory=dict)  # of a FireflyConfig; empty: the released one
+    labelled_text: int = 0  # tokens of text before the frames that have a loss
     clips_s: tuple[float, ...] = (5, 6, 7, 8, 9, 10)  # encoded together
     decode_s: float = 10
     memory_mb: int = 1024  # read to measure the memory's bandwidth
@@ -72,27 +122,40 @@ class Scale:
     @property
     def semantic_begin_id(self) -> int:
         """Id of semantic token 0."""
-        return self.ranks + SPECIAL_TOKENS_1_5.index("<|semantic:0|>")
+        return self.id_of("<|semantic:0|>")
 
     @property
     def end_id(self) -> int:
         """Id of `<|im_end|>`."""
-        return self.ranks + SPECIAL_TOKENS_1_5.index("<|im_end|>")
+        return self.id_of("<|im_end|>")
+
+    def id_of(self, token: str) -> int:
+        """Id of a special token."""
+        return self.ranks + self.special_tokens.index(token)
 
 
-SCALES = {
-    "full": Scale(FISH_1_5, 100_000, {"1x256": (256,), "4x512": (512, 430, 350, 260)}, prompt_tokens=100, frames=64),
-    "tiny": Scale(
-        TINY,
-        300,
-        {"1x256": (24,), "4x512": (32, 26, 22, 16)},
-        prompt_tokens=10,
-        frames=6,
-        codec=TINY_CODEC,
-        clips_s=(0.2, 0.3),
-        decode_s=0.3,
-        memory_mb=16,
-    ),
+_FULL: dict[str, Any] = {
+    "batches": {"1x256": (256,), "4x512": (512, 430, 350, 260)},
+    "prompt_tokens": 100,
+    "frames": 64,
+}
+_TINY: dict[str, Any] = {
+    "batches": {"1x256": (24,), "4x512": (32, 26, 22, 16)},
+    "prompt_tokens": 10,
+    "frames": 6,
+    "clips_s": (0.2, 0.3),
+    "decode_s": 0.3,
+    "memory_mb": 16,
+}
+SCALES: dict[str, dict[str, Scale]] = {
+    "full": {
+        "1.5": Scale(FISH_1_5, 100_000, SPECIAL_TOKENS_1_5, codec_config("firefly_gan_vq"), **_FULL, labelled_text=1),
+        "s1-mini": Scale(S1_MINI, 151_643, SPECIAL_TOKENS_S1, codec_config("modded_dac_vq"), **_FULL),
+    },
+    "tiny": {
+        "1.5": Scale(TINY, 300, SPECIAL_TOKENS_1_5, TINY_CODEC, **_TINY, labelled_text=1),
+        "s1-mini": Scale(TINY_S1, 300, SPECIAL_TOKENS_S1, TINY_S1_CODEC, **_TINY),
+    },
 }
 
 
@@ -101,7 +164,7 @@ class FewTokens:
     """What generation asks of a tokenizer, without a tokenizer file."""
 
     end_id: int
-    num_semantic: int = 1024
+    num_semantic: int
 
     def id_of(self, token: str) -> int:
         """Id of `<|im_end|>`, the only token that generation names."""
@@ -115,16 +178,17 @@ def random_model(scale: Scale, lora: bool = False) -> DualAR:
         model = DualAR(DualARConfig.from_mapping(scale.model), scale.semantic_begin_id)
     model.to_empty(device="cpu")
     model.reset_parameters(torch.Generator().manual_seed(0))
-    model.tokenizer = FewTokens(scale.end_id)
+    model.tokenizer = FewTokens(scale.end_id, model.config.semantic_tokens)
     if lora:
         install_lora(model, LORA)
     return model.eval()
 
 
-def random_codec(scale: Scale) -> FireflyCodec:
+def random_codec(scale: Scale) -> Codec:
     """Make a codec with torch's own initial weights."""
     torch.manual_seed(0)
-    return FireflyCodec(FireflyConfig.from_mapping(scale.codec)).eval()
+    config = make_codec_config(scale.codec, "the codec of the benchmarks")
+    return architecture_of(config).codec(config).eval()
 
 
 def training_batch(scale: Scale, lengths: tuple[int, ...]) -> dict[str, torch.Tensor]:
@@ -132,14 +196,15 @@ def training_batch(scale: Scale, lengths: tuple[int, ...]) -> dict[str, torch.Te
     rng = torch.Generator().manual_seed(1)
     codebooks, longest = scale.model["num_codebooks"], max(lengths)
     inputs = torch.zeros(len(lengths), 1 + codebooks, longest, dtype=torch.int64)
-    inputs[:, 0] = scale.ranks + SPECIAL_TOKENS_1_5.index("<|end_of_text|>")
+    inputs[:, 0] = scale.id_of("<|end_of_text|>")
     labels = torch.full_like(inputs, -100)
     for row, length in enumerate(lengths):
         text = round(0.4 * length)
         tokens = random_prompt(scale, text, length - text, rng)
         following = torch.cat([tokens[0, 1:], torch.tensor([scale.end_id])])
         inputs[row, :, :length] = tokens
-        labels[row, 0, text - 2 : length] = following[text - 2 :]  # from the token before `<|voice|>` on
+        first = text - 1 - scale.labelled_text
+        labels[row, 0, first:length] = following[first:]
         labels[row, 1:, text - 1 : length] = torch.cat([tokens[1:, text:], torch.zeros(codebooks, 1)], dim=1).long()
     padding = torch.arange(longest) >= torch.tensor(lengths)[:, None]
     return {"inputs": inputs, "labels": labels, "attention_masks": padding}

@@ -33,23 +33,29 @@ def test_figures_are_those_worked_by_hand():
     assert token.error == pytest.approx(math.sqrt((2 / 3) / 1.0), rel=1e-4)  # variance of 0, 1, 2 is 1
 
 
-def test_led_logits_of_the_decode_path_are_those_of_the_whole_forward_pass():
-    model = agreement.random("tiny", "fp32")
-    prompt = agreement.random_prompt(agreement.SCALES["tiny"], 5, 5, torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("version", agreement.SCALES["tiny"])
+def test_led_logits_of_the_decode_path_are_those_of_the_whole_forward_pass(version):
+    scale = agreement.SCALES["tiny"][version]
+    model = agreement.random(scale, "fp32")
+    prompt = agreement.random_prompt(scale, 5, 5, torch.Generator().manual_seed(0))
     passage = agreement.own_passages(model, [prompt], 5)[1]
     led = agreement.led_logits(model, passage)
     with torch.no_grad():
         out = model(torch.cat([passage.prompt, passage.columns], dim=1)[None])
     ids, at = agreement._allowed_ids(model), slice(passage.prompt.size(1) - 1, -1)
     torch.testing.assert_close(led[0], out.token_logits[0, at][:, ids], rtol=0, atol=1e-5)  # order of float32 sums
+    codes = out.codebook_logits
+    codes = codes[0, at] if codes.dim() == 4 else codes[-passage.columns.size(1) :]  # S1's are of frames only
     for number in range(1, model.config.num_codebooks):
-        torch.testing.assert_close(led[number], out.codebook_logits[0, at, number], rtol=0, atol=1e-5)
+        drawn = codes[:, number, : model.config.residual_codes]
+        torch.testing.assert_close(led[number], drawn, rtol=0, atol=1e-5)
 
 
-def test_the_table_is_the_same_each_time_and_int8_stays_close(capsys):
+@pytest.mark.parametrize("version", agreement.SCALES["tiny"])
+def test_the_table_is_the_same_each_time_and_int8_stays_close(version, capsys):
     tables = []
     for _ in range(2):
-        assert agreement.main(FLAGS) == 0
+        assert agreement.main([*FLAGS, "--model-version", version]) == 0
         tables.append(capsys.readouterr().out)
     assert tables[0] == tables[1]
     int8 = [line.split() for line in tables[0].splitlines() if " int8 " in line]
