@@ -75,8 +75,11 @@ class Codes:
         return make_codec_config(self.codec_config, self.codec).frame_rate
 
 
-def check_wish(wish: Wish) -> None:
-    """Raise UserError for wishes that exclude each other, a clip without words, and a data folder that is not there."""
+def check_wish(wish: Wish, base: Path | None = None) -> None:
+    """Raise UserError for wishes that exclude each other, a clip without words, and a data folder that is not there.
+
+    With the model folder `base` codes that are given must be such that its model knows. Ask before anything is merged.
+    """
     if wish.clip is not None and (wish.data is not None or wish.speaker is not None):
         raise UserError(
             "--reference goes without --data-dir and --reference-speaker",
@@ -91,6 +94,11 @@ def check_wish(wish: Wish) -> None:
         raise UserError(f"there is no data folder {wish.data}", "a reference is chosen from it", "check --data-dir")
     if wish.clip is not None:
         words_of(wish.clip)
+        if base is not None and wish.clip.suffix.lower() == ".npy":
+            from .models import read_config
+
+            config = read_config(base)
+            read_codes(wish.clip, config.num_codebooks, config.codebook_sizes)
 
 
 def words_of(clip: Path) -> str:

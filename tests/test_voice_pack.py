@@ -231,6 +231,14 @@ def test_a_wish_that_makes_no_sense_is_refused_before_any_work(clip, tmp_path, w
     check_wish(Wish(clip=clip))
 
 
+def test_a_clip_that_is_given_is_looked_at_before_anything_is_merged(clip, small_base):
+    check_wish(Wish(clip=clip), small_base)
+    np.save(clip, np.full((8, 9), 5000))
+    check_wish(Wish(clip=clip))
+    with pytest.raises(UserError, match="codes must be 0-1023"):
+        check_wish(Wish(clip=clip), small_base)
+
+
 def test_metrics_are_the_finite_numbers_of_the_checkpoint(pack):
     metrics = {"wer": 0.25, "step": 4, "nan": math.nan, "inf": math.inf, "text": "x", "list": [1], "yes": True}
     assert numbers(metrics) == {"wer": 0.25, "step": 4}
@@ -362,8 +370,9 @@ def test_a_pack_of_s1_gets_a_reference_of_its_data_and_says_its_version(s1_pack)
 
 
 def test_a_pack_of_s1_takes_no_codes_of_1_5(s1_pack, clip):
-    with pytest.raises(UserError, match=r"as Fish Speech 1\.5 has"):
-        s1_pack(Wish(clip=clip))
+    for give in (s1_pack, lambda wish: check_wish(wish, s1_pack.output)):
+        with pytest.raises(UserError, match=r"as Fish Speech 1\.5 has"):
+            give(Wish(clip=clip))
     for path in s1_pack.data.rglob("*.npy"):
         np.save(path, np.zeros((8, 20), np.int32))
     assert s1_pack()["reference"] is None

@@ -257,3 +257,14 @@ def test_a_sharded_model_does_not_speak(tmp_path, small_base, monkeypatch, caplo
     with caplog.at_level(logging.WARNING, "fish_speech"):
         train(tmp_path, small_base, samples_of(tmp_path, small_base), steps=2)
     assert "spread over processes" in caplog.text and not (tmp_path / "samples").exists()
+
+
+def test_a_model_of_s1_speaks_too_and_is_trained_the_same_to_the_bit(tmp_path, small_s1_base):
+    voice = train(tmp_path, small_s1_base, samples_of(tmp_path, small_s1_base), steps=3)
+    for one, other in zip(state(voice), state(train(tmp_path, small_s1_base, steps=3)), strict=True):
+        assert torch.equal(one, other)
+    names = [f"step_{step:09d}_{number}.wav" for step in (0, 2) for number in (1, 2)]
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == names
+    for name in names:
+        sound, rate = soundfile.read(tmp_path / "samples" / name)
+        assert rate == 32000 and 0 < len(sound) <= 0.25 * rate and np.abs(sound).max() > 0
