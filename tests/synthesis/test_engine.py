@@ -231,8 +231,9 @@ def test_bfloat16_of_s1_is_on_the_whole_no_worse_than_in_the_models_own_steps(sh
     assert errors[1] < 1.1 * errors[0]
 
 
-def test_adapters_are_heard_while_they_are_not_merged():
-    model = make_model()
+@pytest.mark.parametrize("shape", ["grouped heads", "tied embeddings", "S1, more codes than are drawn"])
+def test_adapters_are_heard_while_they_are_not_merged(shape):
+    model = make_model(**SHAPES[shape])
     prompt, columns = make_prompt(model, 6, 2), make_prompt(model, 0, 3)
     with torch.inference_mode():
         before = outputs_of(FlatEngine(model, 64), prompt, columns)
