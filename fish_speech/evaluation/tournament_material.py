@@ -93,6 +93,7 @@ def held_out_data(
         val_share=share,
         num_codebooks=config.num_codebooks,
         codebook_size=config.codebook_sizes,
+        example_format=str(settings.get("example format", "default")),
     )
     data.setup()
     if not data.has_validation:
