@@ -13,10 +13,11 @@ from ..versions import VERSIONS, ModelVersion, settle_version
 from .memory import activation_bytes, free_bytes
 from .plan_text import render
 from .plan_warnings import warnings_of
+from .starting import lora_of
 
 if TYPE_CHECKING:
     from ..datasets.datamodule import SemanticDataModule
-    from ..models import DualAR
+    from ..models import DualAR, LoraConfig
     from .probe import Probe
 
 __all__ = ["RunPlan", "plan_run", "render", "warnings_of"]
@@ -49,7 +50,7 @@ class RunPlan:
     learning_rate: float
     warmup_steps: int
 
-    lora: tuple[int, float] | None  # r and alpha; None: all weights are trained
+    lora: LoraConfig | None  # None: all weights are trained
     weights: int  # of the model, adapters not counted
     trained: int
     checkpoint_bytes: int
@@ -162,7 +163,7 @@ def plan_run(
         longest=longest,
         learning_rate=float(config.model.optimizer.lr),
         warmup_steps=int(config.model.lr_scheduler.lr_lambda.get("num_warmup_steps") or 0),
-        lora=None if lora is None else (int(lora["r"]), float(lora["lora_alpha"])),
+        lora=lora_of(config),
         weights=sum(p.numel() for p in model.parameters()) - (trained if lora is not None else 0),
         trained=trained,
         checkpoint_bytes=in_checkpoint + 2 * trained_bytes,  # and AdamW's two averages

@@ -44,7 +44,7 @@ def _trained(plan: RunPlan) -> str:
     share = f"{plan.trained / 1e6:.2f} M weights, {100 * plan.trained / plan.weights:.2f} % of the model"
     if plan.lora is None:
         return f"all weights: {share}"
-    return f"adapters r {plan.lora[0]}, alpha {plan.lora[1]:g}: {share}"
+    return f"adapters r {plan.lora.r}, alpha {plan.lora.lora_alpha:g}{plan.lora.where}: {share}"
 
 
 def _memory(plan: RunPlan) -> str:

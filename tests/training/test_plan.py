@@ -12,6 +12,7 @@ import torch
 from fish_speech.build_dataset import build
 from fish_speech.datasets.datamodule import SemanticDataModule
 from fish_speech.device import DeviceChoice
+from fish_speech.models import LoraConfig
 from fish_speech.train import compose_config
 from fish_speech.training import plan as planning
 from fish_speech.training.plan import plan_run, render, warnings_of
@@ -99,7 +100,7 @@ def test_a_checkpoint_is_as_large_as_planned(planned, tmp_path):
         size = (tmp_path / "saved.ckpt").stat().st_size
         names = 3 * len(trained) * 700  # names, headers and padding of three entries of each weight
         assert plan.checkpoint_bytes <= size <= plan.checkpoint_bytes + names + 20_000
-        assert plan.lora == ((4, 8.0) if lora else None)
+        assert plan.lora == (LoraConfig(4, 8, 0.01) if lora else None)
         assert plan.trained == sum(p.numel() for p in trained)
         assert plan.weights == sum(p.numel() for p in model.parameters()) - (plan.trained if lora else 0)
 
