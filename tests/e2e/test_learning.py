@@ -33,16 +33,19 @@ def one_thread():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("write", "floor"),
+    ("write", "fast", "floor"),
     [
         # Each clip's last column is labelled 0 where the published model gives constant logits: no training goes below.
-        (write_model_folder, math.log(1024) / (FRAMES + len(TEXTS))),
-        (write_s1_model, 0.0),  # runs its fast part on semantic labels alone
+        (write_model_folder, {}, math.log(1024) / (FRAMES + len(TEXTS))),
+        # Runs its fast part on semantic labels alone.
+        (write_s1_model, {"fast_dim": 60, "fast_intermediate_size": 120}, 0.0),
     ],
     ids=["1.5", "s1-mini"],
 )
-def test_three_clips_are_learnt_to_a_loss_below_a_twentieth_and_spoken_exactly(tmp_path, one_thread, write, floor):
-    write(tmp_path / "base", num_codebooks=CODEBOOKS, dim=64, intermediate_size=128, dropout=0.0)
+def test_three_clips_are_learnt_to_a_loss_below_a_twentieth_and_spoken_exactly(
+    tmp_path, one_thread, write, fast, floor
+):
+    write(tmp_path / "base", num_codebooks=CODEBOOKS, dim=64, intermediate_size=128, dropout=0.0, **fast)
     (tmp_path / "data/anna").mkdir(parents=True)
     rng = np.random.default_rng(0)
     clips = [rng.integers(0, 1000, (CODEBOOKS, FRAMES + number), dtype=np.int32) for number in range(len(TEXTS))]
