@@ -78,17 +78,15 @@ class DacCodec(nn.Module):
         Returns codes (batch, codebooks, frames) int64 and the number of frames (batch,) that each waveform reaches
         into; codes beyond those belong to padding. What follows the end of a waveform is silence.
         """
-        per_frame = self.samples_per_frame
+        batch, samples = waveform.size(0), waveform.size(2)
         if lengths is None:
-            lengths = torch.full((waveform.size(0),), waveform.size(2), device=waveform.device)
-        encoder, codes = (
-            self.piece_encoder(),
-            waveform.new_empty(waveform.size(0), self.codebooks, 0, dtype=torch.int64),
-        )
-        frames = max(LEAST_FRAMES, self.piece_frames // max(1, waveform.size(0)))
-        for piece in waveform[:, 0].split(frames * per_frame, dim=1):
-            if piece.size(1):
-                codes = torch.cat((codes, encoder(F.pad(piece, (0, -piece.size(1) % per_frame)))), dim=2)
+            lengths = torch.full((batch,), samples, device=self.device)
+        per_frame, encoder = self.samples_per_frame, self.piece_encoder()
+        codes = torch.empty(batch, self.codebooks, 0, dtype=torch.int64, device=self.device)
+        frames = max(LEAST_FRAMES, self.piece_frames // max(1, batch))
+        for piece in waveform[:, 0].split(frames * per_frame, dim=1) if samples else ():
+            padded = F.pad(piece.to(self.device), (0, -piece.size(1) % per_frame))
+            codes = torch.cat((codes, encoder(padded)), dim=2)
         return codes, -(-lengths // per_frame)
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ from .windowed_transformer import WindowCache, WindowedTransformer
 if TYPE_CHECKING:
     from .dac import DacCodec
 
-CONV_FRAMES = 8  # of codes, that convolutions take at once on a CPU: the activations of more fall out of its cache
+CONV_FRAMES = 16  # of codes, that convolutions take at once on a CPU: the activations of more fall out of its cache
 PIECE_FRAMES = 64  # of codes, that transformers take at once on a CPU: these read all their weights for every piece
 LEAST_ALPHA = 1e-6  # of a snake, which then differs from x by less than 1e-6 x^2
 IN_CACHE = 1 << 15  # numbers that a snake takes through all its steps at once on a CPU
@@ -65,7 +65,7 @@ class FoldedSnake:
         return self.conv(state.past.before(self, x, self.conv.left, self._write))
 
     def _write(self, x: Tensor, out: Tensor) -> None:
-        _wave(torch.mul(x, self.alpha, out=out))
+        _wave(x, out, self.alpha)
 
 
 class FoldedUnit:
@@ -78,7 +78,8 @@ class FoldedUnit:
         self.across = FoldedConv(across, dtype, scale_in=1 / alpha)  # type: ignore[arg-type]
 
     def follow(self, x: Tensor, state: SoundState) -> Tensor:
-        return self.across(_wave(self.wide.follow(x, state))).add_(x)
+        y = self.wide.follow(x, state)
+        return self.across(_wave(y, y)).add_(x)
 
 
 class FoldedConvNeXt:
@@ -181,7 +182,7 @@ class PieceDecoder:
 
 def conv_frames(device: torch.device) -> int:
     """Frames of codes that convolutions take at once: what fits into the caches of a CPU, many elsewhere."""
-    return CONV_FRAMES if device.type == "cpu" else 64 * CONV_FRAMES
+    return CONV_FRAMES if device.type == "cpu" else 32 * CONV_FRAMES
 
 
 def _run(layers: Iterable[FoldedLayer], x: Tensor, state: SoundState) -> Tensor:
@@ -190,13 +191,15 @@ def _run(layers: Iterable[FoldedLayer], x: Tensor, state: SoundState) -> Tensor:
     return x
 
 
-def _wave(x: Tensor) -> Tensor:
-    """x + sin(x)^2 in place, (batch, 1, time, channels)."""
-    rows = max(1, IN_CACHE // x.size(3)) if x.device.type == "cpu" else x.size(2)
-    for part in x.split(rows, dim=2):
-        sine = torch.sin(part)
-        part.addcmul_(sine, sine)
-    return x
+def _wave(x: Tensor, out: Tensor, alpha: Tensor | None = None) -> Tensor:
+    """Write v + sin(v)^2 into `out`, v being x times alpha (channels,); both are (batch, 1, time, channels)."""
+    rows = max(1, IN_CACHE // x.size(3)) if x.device.type == "cpu" else max(1, x.size(2))
+    for part, made in zip(x.split(rows, dim=2), out.split(rows, dim=2), strict=True):
+        if alpha is not None:
+            torch.mul(part, alpha, out=made)
+        sine = torch.sin(made)
+        made.addcmul_(sine, sine)
+    return out
 
 
 def _alpha(snake: nn.Module) -> Tensor:
