@@ -353,9 +353,9 @@ def main(argv: list[str] | None = None) -> int:
         arguments.reference_speaker,
         arguments.force,
     )
-    voice_pack.check_wish(wish)
     version = settle_version(arguments.model_version, arguments.base_weight)
     base = arguments.base_weight or version.folder
+    voice_pack.check_wish(wish, base)
     codec = find_codec(base, version, arguments.codec)
     voice = merge(
         base,

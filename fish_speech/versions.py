@@ -42,7 +42,8 @@ class SamplingDefaults:
 
 
 # A family is an architecture with its special tokens and prompts; versions of a family differ in size and weights only.
-FISH, S1 = "fish", "s1"  # Fish Speech 1.5 and minnow; OpenAudio S1-mini
+FISH, S1 = "fish", "s1"  # minnow is of the first
+FAMILIES = {FISH: "Fish Speech 1.5", S1: "OpenAudio S1-mini"}  # as messages call them
 _S1_KEYS = frozenset(
     ("attention_o_bias", "attention_qk_norm", "fast_attention_o_bias", "fast_attention_qk_norm")
 )  # in config.json of that family alone
@@ -76,11 +77,6 @@ class ModelVersion:
         """The codec weights in the first of `folders` that has them, else in the version's own folder, else None."""
         places = (folder / self.codec_file for folder in (*folders, self.folder))
         return next((path for path in places if path.is_file()), None)
-
-    def config_of(self, codec: Path) -> str:
-        """The config of codec weights: the yaml beside them, which a codec of another shape has, else the version's."""
-        beside = codec.with_suffix(".yaml")
-        return str(beside) if beside.is_file() else self.codec_config
 
     @property
     def how_to_get(self) -> str:

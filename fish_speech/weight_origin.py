@@ -6,9 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .versions import FISH, S1
+from .versions import FAMILIES, FISH, S1
 
-FAMILIES = {FISH: "Fish Speech 1.5", S1: "OpenAudio S1-mini"}  # as messages call them
 _TABLES = re.compile(r"(codebook_embeddings|fast_embeddings)\.(weight|lora_A)$")
 
 

@@ -48,11 +48,11 @@ def test_a_link_in_the_current_folder_is_named_as_the_user_names_it(here):
         ((), voice_pack.Wish()),
         (("--no-reference",), voice_pack.Wish(wanted=False)),
         (("--data-dir", ".", "--reference-speaker", "anna"), voice_pack.Wish(data=Path(), speaker="anna")),
-        (("--reference", "clip.npy", "--force"), voice_pack.Wish(clip=Path("clip.npy"), again=True)),
+        (("--reference", "clip.wav", "--force"), voice_pack.Wish(clip=Path("clip.wav"), again=True)),
     ],
 )
 def test_what_is_wished_of_the_reference_reaches_the_pack(here, monkeypatch, flags, wish):
-    (here / "clip.npy").touch()
+    (here / "clip.wav").touch()
     (here / "clip.txt").write_text("Words.", encoding="utf-8")
     seen = []
     monkeypatch.setattr(merge_lora, "merge", lambda *given: {"step": 9})

@@ -10,13 +10,6 @@ from fish_speech.merge_lora import codec_files, codec_yaml
 from fish_speech.versions import VERSIONS, config_of_codec, settle_version, version_of_folder
 
 
-def test_the_yaml_beside_codec_weights_comes_before_the_versions_config(tmp_path):
-    codec = tmp_path / "codec.pth"
-    assert VERSIONS["minnow"].config_of(codec) == "minnow"
-    codec.with_suffix(".yaml").touch()
-    assert VERSIONS["minnow"].config_of(codec) == str(tmp_path / "codec.yaml")
-
-
 S1_CONFIG = '{"model_type": "dual_ar", "attention_qk_norm": true}'
 FISH_CONFIG = '{"model_type": "dual_ar", "share_codebook_embeddings": true}'
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ..versions import FISH, S1
-from ..weight_origin import FAMILIES
+from ..versions import FAMILIES, FISH, S1
 
 _CODEBOOKS = {8: FAMILIES[FISH], 10: FAMILIES[S1], 6: "minnow"}  # as the codecs in configs/codec have them
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..checkpoint import check_finite, check_names, read_file, read_state_dict, state_dict_of
 from ..errors import UserError
-from ..weight_origin import FAMILIES
+from ..versions import FAMILIES
 from .dual_ar import DualAR
 from .loading import as_published
 from .lora import PARTS, LoraConfig, is_lora_name

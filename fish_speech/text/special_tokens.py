@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..versions import FISH, S1, SPECIAL_TOKENS_FILE, TOKENIZER_FILE, family_of_folder
+from ..versions import CONFIG_FILE, FAMILIES, FISH, S1, SPECIAL_TOKENS_FILE, TOKENIZER_FILE, family_of_folder
 
 BEGIN_OF_TEXT, END_OF_TEXT, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|pad|>"
 IM_START, IM_END = "<|im_start|>", "<|im_end|>"
@@ -67,12 +67,20 @@ def special_tokens_of(folder: Path, ranks: int) -> tuple[str, tuple[str, ...]]:
     Raises UserError if the list counts and is torn, or does not fit.
     """
     listed, family = folder / SPECIAL_TOKENS_FILE, family_of_folder(folder)
+    try:
+        names: Collection[str] = _read_pairs(listed) if listed.is_file() else ()
+    except (OSError, ValueError, RecursionError):
+        names = ()
     if family is None:
-        try:
-            family = family_of_tokens(_read_pairs(listed)) if listed.is_file() else FISH
-        except (OSError, ValueError, RecursionError):
-            family = FISH
+        family = family_of_tokens(names)
     tokens = _FAMILIES[family]
+    foreign = next((row.own for row in _FAMILIES.values() if row.own in names and row is not tokens), None)
+    if foreign is not None:
+        raise UserError(
+            f"{folder} has the tokenizer of {FAMILIES[family_of_tokens([foreign])]}",
+            f"{SPECIAL_TOKENS_FILE} lists {foreign}, but {CONFIG_FILE} is that of {FAMILIES[family]}",
+            f"copy {TOKENIZER_FILE} and {SPECIAL_TOKENS_FILE} of the base model again, or fetch it again",
+        )
     return family, read_special_tokens(listed, ranks) if tokens.may_be_listed and listed.is_file() else tokens.default
 
 

@@ -81,7 +81,7 @@ def test_a_folder_without_a_list_takes_that_of_its_family(folder):
 
 def test_the_list_of_a_fish_speech_folder_is_not_read(folder):
     (folder / "config.json").write_text(json.dumps(FISH_CONFIG), encoding="utf-8")
-    for content in ("not JSON", (folder / "special_tokens.json").read_text(encoding="utf-8")):
+    for content in ("not JSON", '{"<|im_end|>": 3}'):
         (folder / "special_tokens.json").write_text(content, encoding="utf-8")
         assert Tokenizer(folder).family == FISH and Tokenizer(folder).num_semantic == 1024
 
@@ -153,3 +153,13 @@ def test_a_huge_list_is_refused_unread(folder):
         file.truncate(10 << 30)  # sparse
     with pytest.raises(UserError, match="more than 8 MiB"):
         Tokenizer(folder)
+
+
+def test_the_tokenizer_of_another_family_than_the_model_is_refused(tmp_path, s1_golden_folder):
+    for name in ("tokenizer.tiktoken", "special_tokens.json"):
+        (tmp_path / name).write_bytes((s1_golden_folder / "tokenizer" / name).read_bytes())
+    assert Tokenizer(tmp_path).family == S1
+    (tmp_path / "config.json").write_text('{"share_codebook_embeddings": true}', encoding="utf-8")
+    with pytest.raises(UserError, match="the tokenizer of OpenAudio S1-mini") as refused:
+        Tokenizer(tmp_path)
+    assert "Fish Speech 1.5" in refused.value.why
