@@ -306,8 +306,8 @@ def find_codec(base: Path, version: ModelVersion, given: Path | None) -> Path | 
 
 def codec_yaml(codec: Path, model_version: str) -> Path:
     """The yaml with the shape of `codec`: beside it, or the version's, which is the base's own: the two must fit."""
-    shape = VERSIONS[model_version].config_of(codec)
-    return Path(shape) if shape.endswith(".yaml") else CONFIGS / "codec" / f"{shape}.yaml"
+    beside = codec.with_suffix(".yaml")
+    return beside if beside.is_file() else CONFIGS / "codec" / f"{VERSIONS[model_version].codec_config}.yaml"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -9,7 +9,6 @@ from fish_speech.hub import ensure_version
 from fish_speech.merge_lora import codec_files, codec_yaml
 from fish_speech.versions import VERSIONS, config_of_codec, settle_version, version_of_folder
 
-
 S1_CONFIG = '{"model_type": "dual_ar", "attention_qk_norm": true}'
 FISH_CONFIG = '{"model_type": "dual_ar", "share_codebook_embeddings": true}'
 
