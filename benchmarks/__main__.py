@@ -149,7 +149,8 @@ def codec_rows(plan: Plan) -> Iterator[Row]:
     what, speed = "codec: extraction, 6 clips of 5-10 s", found.figures["speed"]
     yield Row(f"{what}, to one by one", speed, "x real", found.figures["alone_speed"], smaller_is_better=False)
     yield Row(f"{what}, to a padded batch", speed, "x real", found.figures["padded_speed"], smaller_is_better=False)
-    yield Row(f"{what}: peak RSS", found.peak_rss / 1e9, "GB")
+    ours, padded = (plan.measure("codec-memory", "--way", way) for way in ("encode", "encode-padded"))
+    yield Row(f"{what}: peak RSS", ours.peak_rss / 1e9, "GB", padded.peak_rss / 1e9)
     found = plan.measure("decode", repeats=5)
     figures = found.figures
     for way, what in (
@@ -160,7 +161,7 @@ def codec_rows(plan: Plan) -> Iterator[Row]:
         if way in figures:
             yield Row(f"codec: {what}, per second of sound", figures[way], "s", figures["plain"])
     yield Row("codec: first chunk", figures["first_chunk_s"], "s")
-    chunks, plain = (plan.measure("decode-memory", "--way", way) for way in ("chunks", "plain"))
+    chunks, plain = (plan.measure("codec-memory", "--way", way) for way in ("chunks", "plain"))
     title = f"codec: decoding {chunks.figures['sound_s']:g} s: peak RSS"
     yield Row(title, chunks.peak_rss / 1e9, "GB", plain.peak_rss / 1e9)
 

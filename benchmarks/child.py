@@ -77,7 +77,7 @@ def main() -> None:
         "bandwidth",
         "generate",
         "first-sound",
-        "decode-memory",
+        "codec-memory",
         "write-model",
         "merge-as-released",
     ]
@@ -89,7 +89,9 @@ def main() -> None:
     parser.add_argument("--as-released", action="store_true", help="train the way of the baseline")
     parser.add_argument("--recompute", action="store_true", help="train with activations made again to save memory")
     parser.add_argument("--folder", type=Path, help="model folder to write or to read")
-    parser.add_argument("--way", choices=[*generating.WAYS, *decoding.MEMORY_WAYS], help="how to generate or decode")
+    parser.add_argument(
+        "--way", choices=[*generating.WAYS, *decoding.MEMORY_WAYS], help="how to generate, encode or decode"
+    )
     parser.add_argument("--output", type=Path, help="merged folder to write")
     given = parser.parse_args()
     scale = sizes.SCALES[given.scale][given.model_version]
@@ -100,7 +102,7 @@ def main() -> None:
         sizes.write_model_folder(scale, given.folder)
     elif given.name == "merge-as-released":
         released.merge(scale, given.folder, given.output)
-    elif given.name == "decode-memory":
+    elif given.name == "codec-memory":
         figures = decoding.memory(scale, given.way)
     elif given.name == "bandwidth":
         figures = generating.bandwidth(scale)

@@ -16,14 +16,13 @@ from . import released_codecs, sizes
 from .sizes import Scale
 
 MEMORY_LENGTHS = 6  # the sound whose memory is measured is so many times longer than the one whose time is
-MEMORY_WAYS = ("chunks", "plain")
+MEMORY_WAYS = ("encode", "encode-padded", "chunks", "plain")
 
 
 def encode(scale: Scale, repeats: int) -> dict[str, float]:
     """Seconds of audio per second: as the toolkit encodes, one clip at a time, and padded to the longest in one batch."""
     codec, clips = sizes.random_codec(scale), sizes.random_clips(scale, scale.clips_s)
-    lengths = torch.tensor([len(clip) for clip in clips])
-    padded = torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)[:, None]  # (batch, 1, samples)
+    padded, lengths = _padded(clips)
     ways: dict[str, Callable[[], object]] = {
         "speed": lambda: codec.encode_clips(clips),
         "alone_speed": lambda: [codec.encode(clip[None, None], torch.tensor([len(clip)])) for clip in clips],
@@ -71,17 +70,34 @@ def _spent(
 
 
 def memory(scale: Scale, way: str) -> dict[str, float]:
-    """Decode a long sound by one of MEMORY_WAYS, for whoever watches this process; return the seconds of sound."""
+    """Encode clips, or decode a long sound, by one of MEMORY_WAYS, for whoever watches this process; the seconds of sound.
+
+    Padded and plain are the ways of the releases.
+    """
     codec, sound_s = sizes.random_codec(scale), MEMORY_LENGTHS * scale.decode_s
     codes = _codes(codec, sound_s)
     with torch.inference_mode():
-        if way == "plain":
+        if way.startswith("encode"):
+            clips = sizes.random_clips(scale, scale.clips_s)
+            sound_s = sum(scale.clips_s)
+            if way == "encode":
+                codec.encode_clips(clips)
+            else:
+                released_codecs.encode(codec, *_padded(clips))
+        elif way == "plain":
             released_codecs.decode(codec, codes)
         else:
             decoder = ChunkDecoder(codec)
             for piece in codes[0].split(codec.piece_frames, dim=1):
                 decoder.feed(piece)
     return {"sound_s": sound_s}
+
+
+def _padded(clips: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Clips (samples,) as one batch (batch, 1, samples), and their lengths."""
+    return torch.nn.utils.rnn.pad_sequence(clips, batch_first=True)[:, None], torch.tensor(
+        [len(clip) for clip in clips]
+    )
 
 
 def _codes(codec: Codec, sound_s: float) -> torch.Tensor:
