@@ -12,6 +12,7 @@ from .. import configs
 from ..checkpoint import CheckpointFile, checkpoint_dir, list_checkpoints
 from ..checkpoint_metrics import HELD_OUT_LOSS, lowest, scores
 from ..errors import UserError
+from ..versions import FAMILIES, FISH, VERSIONS, version_of_folder
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +95,30 @@ def _same_adapters(recorded: object, wanted: Mapping[str, Any] | None) -> bool:
 
 def _is_path(recorded: object, path: Path) -> bool:
     return isinstance(recorded, str) and Path(recorded).resolve() == path.resolve()
+
+
+def refuse_other_family(project: str, model_version: str) -> None:
+    """Raise UserError if the project was trained on a model of another family than the version's.
+
+    Training would refuse it too, but only after that version's codes have taken the place of the project's.
+    """
+    wanted = VERSIONS[model_version]
+    for checkpoint in reversed(list_checkpoints(checkpoint_dir(project))):
+        try:
+            record = record_of(checkpoint.path)
+        except UserError:  # torn: the step that needs it says so
+            continue
+        family = record.get("family", FISH) if record else None  # before there were two, none was named
+        if not isinstance(family, str) or family not in FAMILIES or family == wanted.family:
+            return
+        base = recorded_path(project, "base")
+        own = (base and version_of_folder(base)) or next(it for it in VERSIONS.values() if it.family == family)
+        raise UserError(
+            f"project {project} was trained on {FAMILIES[family]}, and cannot go on with version {wanted.name}",
+            f"{checkpoint.path} holds weights of version {own.name}",
+            f"use --model-version {own.name} to continue it, or a new --project; for version {wanted.name} best with a copy "
+            "of the data folder, since the codes in it are made anew",
+        )
 
 
 def recorded_path(project: str, name: str) -> Path | None:

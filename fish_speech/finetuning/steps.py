@@ -12,7 +12,7 @@ from ..pipeline import ROOT, Step
 from ..prepare.flags import handed_on
 from ..versions import CONFIG_FILE, VERSIONS, config_of_codec
 from .request import Work, prepared_folder
-from .starts import checkpoint_to_merge, recorded_path, start_values, trained
+from .starts import checkpoint_to_merge, recorded_path, refuse_other_family, start_values, trained
 
 TEXTS = ".lab"  # suffix of the transcripts that prepare_dataset.py writes
 _NAMED = 3  # clips named at the end of a run
@@ -22,6 +22,8 @@ def plan(options: argparse.Namespace, work: Work, given: Collection[str] = ()) -
     """The stages that the request needs, in order; `given` are the flags on the command line."""
     if not work.trains and (work.compares or work.merges):
         trained(options.project, options.checkpoint_step, "merge" if work.merges else "compare")
+    if work.trains:
+        refuse_other_family(options.project, options.model_version)
     base = base_folder(options, work) if work.needs_base else Path()
     data = data_folder(options, work)
     return [*(_making(options, work, given, data, base) if data else []), *_choosing(options, work, data, base)]

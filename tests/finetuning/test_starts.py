@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -20,6 +21,7 @@ from fish_speech.finetuning.starts import (
     listing,
     newest_fitting,
     recorded_path,
+    refuse_other_family,
     start_values,
 )
 
@@ -155,3 +157,24 @@ def test_a_torn_checkpoint_of_whatever_project_does_not_stand_in_the_way(save):
 
 def test_a_loss_that_is_no_number_is_none(save):
     assert read_metrics(save("p", 100, loss=True)).get("val/loss") is None
+
+
+@pytest.mark.parametrize(("recorded", "own", "other"), [("s1", "s1-mini", "1.5"), (None, "1.5", "s1-mini")])
+def test_a_project_of_another_family_is_refused_by_name_before_anything_is_made_anew(save, recorded, own, other):
+    save("p", 100, **({} if recorded is None else {"family": recorded}))  # checkpoints from before S1-mini name none
+    save("p", 200).write_bytes(b"PK torn")
+    refuse_other_family("p", own)
+    refuse_other_family("new", other)
+    with pytest.raises(UserError, match=f"cannot go on with version {re.escape(other)}") as error:
+        refuse_other_family("p", other)
+    assert f"use --model-version {own} " in error.value.fix and "step_000000100.ckpt" in error.value.why
+
+
+@pytest.mark.parametrize("record", [None, {}, {"family": ["s1"]}, {"family": "s9"}])
+def test_a_checkpoint_that_does_not_say_its_family_is_left_to_training(tmp_path, monkeypatch, record):
+    monkeypatch.chdir(tmp_path)
+    path = Path("results/p/checkpoints/step_000000100.ckpt")
+    path.parent.mkdir(parents=True)
+    torch.save({} if record is None else {"fish_speech": record}, path)
+    refuse_other_family("p", "s1-mini")
+    refuse_other_family("p", "1.5")
