@@ -10,6 +10,8 @@ import os
 import platform
 import re
 import sys
+from dataclasses import asdict, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +40,6 @@ RESULTS, REPORT, AUDIO = "results.json", "report.html", "audio"
 MARK = ".evaluation"  # in each folder of sounds that an evaluation wrote: only such are replaced
 ORIGINALS = "originals"  # the system that a codec's clips make up
 MEASURES = ("intelligibility", "similarity", "quality")
-TEMPERATURE, TOP_P = 0.7, 0.7
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # becomes a folder
 _PACKAGES = (
     "torch",
@@ -93,8 +94,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="codes of a recording to imitate, its words in the .txt beside it; repeatable "
         "(default: what a merged folder brings along, as cli_tts.py uses it)")  # fmt: skip
     add("--no-reference", action="store_true", help="do not use the reference that a merged folder brings along")
-    add("--temperature", type=float, help=f"0-2; 0 takes the likeliest (default: {TEMPERATURE})")
-    add("--top-p", type=float, help=f"share of probability kept (default: {TOP_P})")
+    default = partial(arguments.version_default, "sampling")
+    add("--temperature", type=float, help=f"0-2; 0 takes the likeliest ({default('temperature')})")
+    add("--top-p", type=float, help=f"share of probability kept ({default('top_p')})")
     arguments.add_seed(speech)
     arguments.add_device(speech)
     arguments.add_force_mps(speech)
@@ -240,8 +242,8 @@ def make_sounds(given: argparse.Namespace, texts: list[str]) -> list[System]:
         device = choice.device
         logger.info("%s", choice)
     if given.checkpoint:
-        sampling = sampling_config(given)
         for name, folder in given.checkpoint:
+            sampling = sampling_config(given, folder)
             speaker = kinds.load_voice(folder, device)
             reference = kinds.packed_prompt(folder) if uses_packed(given) else None
             prompts = kinds.read_prompts(given.prompt_tokens, speaker, reference)
@@ -268,13 +270,16 @@ def uses_packed(given: argparse.Namespace) -> bool:
     return not given.no_reference and not given.prompt_tokens
 
 
-def sampling_config(given: argparse.Namespace) -> SamplingConfig:
-    """How tokens are drawn; raise UserError for values that make no sense."""
-    from .synthesis.sampling import SamplingConfig
+def sampling_config(given: argparse.Namespace, folder: Path) -> SamplingConfig:
+    """How tokens are drawn from a model folder: as the flags say, else as its version does.
 
-    temperature = TEMPERATURE if given.temperature is None else given.temperature
+    Raises UserError for values that make no sense.
+    """
+    from .evaluation.systems import usual_sampling
+
+    said = {"temperature": given.temperature, "top_p": given.top_p}
     try:
-        return SamplingConfig(temperature, TOP_P if given.top_p is None else given.top_p)
+        return replace(usual_sampling(folder), **{name: value for name, value in said.items() if value is not None})
     except ValueError as error:
         raise UserError("the sampling settings do not make sense", str(error), "correct the flag") from error
 
@@ -310,10 +315,9 @@ def evaluate(given: argparse.Namespace) -> int:
         logger.info("%s", line)
     for _, folder in given.checkpoint:
         codec_beside(folder)  # what is missing or damaged is said before anything is loaded
+        sampling_config(given, folder)
         if uses_packed(given):
             packed_prompt(folder)
-    if given.checkpoint:
-        sampling_config(given)
     files.remove_leftovers(given.output)
     make_folders(given.output, system_names(given))
     systems = make_sounds(given, texts)
@@ -348,13 +352,10 @@ def settings(given: argparse.Namespace, listening: Any) -> dict[str, Any]:
     """What the figures depend on besides the systems themselves, for results.json."""
     spoken = {}
     if given.checkpoint:
-        sampling = sampling_config(given)
         spoken = {
             "texts": str(given.texts),
             "seed": given.seed,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "repetition_penalty": sampling.repetition_penalty,
+            "sampling": {name: asdict(sampling_config(given, folder)) for name, folder in given.checkpoint},
             "prompt_tokens": [str(path) for path in given.prompt_tokens],
         }
     return {

@@ -169,9 +169,9 @@ def hold(
     lacking: list[str],
 ) -> dict[str, Any]:
     """Hold the tournament, write its folder, and return what results.json says."""
+    from .evaluation.systems import usual_sampling
     from .evaluation.tournament import BASE, Entry, play
     from .evaluation.tournament_run import base_hash, name_of, read_records
-    from .synthesis.sampling import SamplingConfig
 
     choice = choose_device(given.device, "synthesis", given.force_mps)
     logger.info("%s", choice)
@@ -193,7 +193,7 @@ def hold(
         logger.info("%s has no weights: this was training from scratch, so there is no base to compare with", run.base)
     with staging_folder(tournament_dir(given.project)) as folder:
         played = play(
-            run, entries, folder, listening, SamplingConfig(),
+            run, entries, folder, listening, usual_sampling(run.base),
             device=choice.device, seed=given.seed, count=given.num_texts, texts=texts,
             with_reference=not given.no_reference, workers=given.workers,
         )  # fmt: skip

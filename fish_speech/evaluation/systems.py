@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ from .. import log
 from ..audio import MAX_CLIP_S, AudioError, find_audio, read_audio, write_wav
 from ..errors import UserError
 from ..prepare.transcripts import Transcripts
-from ..versions import VERSIONS, config_of_codec, named_codec, version_of_folder
+from ..versions import DEFAULT_VERSION, VERSIONS, config_of_codec, named_codec, version_of_folder
 
 if TYPE_CHECKING:
     from ..synthesis.sampling import SamplingConfig
@@ -109,6 +109,14 @@ def codec_beside(folder: Path) -> Path:
         f"expected one of these there: {', '.join(it.codec_file for it in known)}",
         "copy the codec weights of its model version into the folder",
     )
+
+
+def usual_sampling(folder: Path) -> SamplingConfig:
+    """How cli_tts draws tokens from a model folder where nobody says: as its version does."""
+    from ..synthesis.sampling import SamplingConfig
+
+    version = version_of_folder(folder) or VERSIONS[DEFAULT_VERSION]
+    return SamplingConfig(**asdict(version.sampling))
 
 
 def load_voice(folder: Path, device: str) -> Speaker:

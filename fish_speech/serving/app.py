@@ -75,7 +75,7 @@ def create_app(
     @app.get("/", response_class=HTMLResponse)
     async def index() -> HTMLResponse:
         return HTMLResponse(
-            page.render(), headers={"content-security-policy": page.policy(), "cache-control": "no-cache"}
+            page.render(usual), headers={"content-security-policy": page.policy(), "cache-control": "no-cache"}
         )
 
     return app

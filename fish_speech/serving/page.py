@@ -9,7 +9,10 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+from dataclasses import asdict
 from pathlib import Path
+
+from ..versions import SamplingDefaults
 
 _FOLDER = Path(__file__).parent / "page"
 
@@ -20,10 +23,12 @@ def _asset(name: str) -> str:
 
 
 @functools.cache
-def render() -> str:
-    """The whole page."""
-    style, script = _asset("page.css"), _asset("page.js")
-    return _asset("page.html").replace("/*style*/", style).replace("/*script*/", script)
+def render(sampling: SamplingDefaults) -> str:
+    """The whole page; `sampling` is what its fields hold at first."""
+    text = _asset("page.html")
+    for name, value in asdict(sampling).items():
+        text = text.replace(f'value="{{{name}}}"', f'value="{value:g}"')
+    return text.replace("/*style*/", _asset("page.css")).replace("/*script*/", _asset("page.js"))
 
 
 @functools.cache

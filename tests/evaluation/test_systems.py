@@ -2,6 +2,7 @@
 
 import json
 import os
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -171,3 +172,17 @@ def test_a_folder_without_a_codec_is_given_that_of_its_own_family_alone(
             systems.codec_beside(Path(known))
         Path("checkpoints", codec).touch()
         assert systems.codec_beside(Path(known)) == Path("checkpoints", codec)
+
+
+def test_a_voice_speaks_as_its_version_does_where_nobody_says(small_base, small_s1_base, tmp_path):
+    as_1_5, as_s1 = SamplingConfig(0.7, 0.7, 1.2), SamplingConfig(0.8, 0.8, 1.1)
+    assert [systems.usual_sampling(folder) for folder in (small_base, small_s1_base, tmp_path)] == [
+        as_1_5,
+        as_s1,
+        as_1_5,
+    ]
+    nothing, cold = (Namespace(temperature=temperature, top_p=None) for temperature in (None, 0.0))
+    assert evaluate.sampling_config(nothing, small_s1_base) == as_s1
+    assert evaluate.sampling_config(cold, small_s1_base) == SamplingConfig(0.0, 0.8, 1.1)
+    with pytest.raises(UserError, match="sampling settings"):
+        evaluate.sampling_config(Namespace(temperature=None, top_p=2.0), small_base)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 
 import numpy as np
 import pytest
+import torch
 
+from fish_speech import tournament
 from fish_speech.build_dataset import build
+from fish_speech.checkpoint import list_checkpoints
 from fish_speech.evaluation.tournament import Entry, reference_of, speak_all
 from fish_speech.evaluation.tournament_material import Material, held_out_data
 from fish_speech.evaluation.tournament_run import Run
@@ -59,3 +63,22 @@ def test_a_data_set_of_1_5_gives_no_reference(trained):
     notes: list[str] = []
     assert reference_of(trained, read_config(trained.base), notes) is None
     assert notes == ["no reference in the prompt: no clip of the data set fits"]
+
+
+def test_the_base_and_its_checkpoints_compete_as_their_version_speaks(trained, tmp_path, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def play(run, entries, folder, listening, sampling, **_):
+        raise Stop(sampling)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("fish_speech.evaluation.tournament.play", play)
+    path = tmp_path / "results/p/checkpoints/step_000000001.ckpt"
+    path.parent.mkdir(parents=True)
+    torch.save({"fish_speech": {"family": "s1"}}, path)
+    given = Namespace(project="p", device="cpu", force_mps=False, seed=1, num_texts=1, no_reference=True, workers=1)
+    with pytest.raises(Stop) as stopped:
+        tournament.hold(given, list_checkpoints(path.parent), trained, {"checkpoints": [{}]}, None, [], [])
+    assert stopped.value.args == (SamplingConfig(0.8, 0.8, 1.1),)
+    assert not list((tmp_path / "results/p").glob(".partial-*"))

@@ -6,10 +6,12 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import soundfile
 from fish_speech.serving import page
 from fish_speech.serving.limits import Limits
 from fish_speech.serving.voices import VoiceShelf
+from fish_speech.versions import VERSIONS, SamplingDefaults
 
 from ..prepare.test_report_browser import OVERFLOW, PROGRAMS, Browser
 from .harness import GatedSpeaker, Served, serving, until
@@ -277,8 +280,17 @@ def test_the_page_fits_and_loads_nothing_but_itself(tab, tmp_path, width, dark):
 
 
 def test_the_page_is_one_answer_whose_policy_holds_its_own_hashes():
-    text = page.render()
+    text = page.render(SamplingDefaults())
     assert "/*style*/" not in text and "/*script*/" not in text
     assert "http://" not in text and "https://" not in text
     assert text.count("<script") == text.count("<style") == 1
     assert page.policy().count("'sha256-") == 2
+
+
+@pytest.mark.parametrize("version", VERSIONS.values(), ids=list(VERSIONS))
+def test_the_fields_hold_what_the_version_draws_by(version):
+    """The page sends what its fields hold: a model would be drawn by another version's defaults."""
+    text = page.render(version.sampling)
+    for name, value in asdict(version.sampling).items():
+        assert re.findall(rf'<input id="{name}" [^>]*value="([^"]*)"', text) == [f"{value:g}"]
+    assert not re.search(r'value="{', text)

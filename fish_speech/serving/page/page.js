@@ -4,7 +4,7 @@ const $ = id => document.getElementById(id);
 const NUMBERS = ["speed", "temperature", "top_p", "repetition_penalty", "pitch", "volume"];
 const LABELS = {voice: "Voice", seed: "Seed", speed: "Speed", temperature: "Temperature", top_p: "Top-p",
   repetition_penalty: "Repetition penalty", pitch: "Pitch", volume: "Volume", response_format: "File"};
-const USUAL = {speed: 1, temperature: .7, top_p: .7, repetition_penalty: 1.2, pitch: 0, volume: 0};
+const USUAL = Object.fromEntries(NUMBERS.map(name => [name, Number($(name).defaultValue)]));
 const takes = [];
 let running = null, count = 0, mostCharacters = 4096, sound = null;
 
