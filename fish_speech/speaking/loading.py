@@ -122,6 +122,7 @@ def tokens_identity(settings: VoiceSettings, folder: Path) -> str:
 
     device = _device(settings)
     weights = [weights_path(folder), folder / CONFIG_FILE, folder / TOKENIZER_FILE]
+    weights += [path for name in VERSIONS[settings.model_version].optional_files if (path := folder / name).is_file()]
     known = weights_identity([*weights, *([settings.checkpoint] if settings.checkpoint else [])])
     name = torch.cuda.get_device_name() if device.device == "cuda" else ""  # kernels differ from GPU to GPU
     return (
