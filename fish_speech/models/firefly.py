@@ -18,6 +18,7 @@ from .firefly_decoder import PIECE_FRAMES, FoldedDecoder, PieceDecoder
 from .fsq import DownsampledQuantizer, QuantizerConfig
 from .hifigan import HeadConfig, HiFiGANHead
 from .mel import LogMel, MelConfig
+from .piecewise_codec import PiecewiseCodec
 
 
 @dataclass(frozen=True)
@@ -99,48 +100,17 @@ class FireflyConfig:
         return asdict(self)
 
 
-class FireflyCodec(nn.Module):
+class FireflyCodec(PiecewiseCodec):
     """Waveform to codes and back, with the parameter names of the published generator checkpoint."""
 
+    config: FireflyConfig
+
     def __init__(self, config: FireflyConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.log_mel = LogMel(config.spec_transform)
         self.backbone = ConvNeXtEncoder(config.backbone)
         self.head = HiFiGANHead(config.head)
         self.quantizer = DownsampledQuantizer(config.quantizer)
-        self.head_dtype = torch.float32  # of the head while decoding; bfloat16 is faster on CPUs with AMX, not exact
-        self._folded: tuple[object, FoldedDecoder] | None = None
-
-    @property
-    def sample_rate(self) -> int:
-        """Of the waveforms, in Hz."""
-        return self.config.sample_rate
-
-    @property
-    def codebooks(self) -> int:
-        """Codes per frame."""
-        return self.config.codebooks
-
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        """Number of different codes of each codebook; all have as many."""
-        return self.config.codebook_sizes
-
-    @property
-    def codebook_size(self) -> int:
-        """Number of different codes; every code is below it."""
-        return self.config.quantizer.codes
-
-    @property
-    def samples_per_frame(self) -> int:
-        """Samples that one frame of codes stands for."""
-        return self.config.samples_per_frame
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames of codes per second."""
-        return self.config.frame_rate
 
     @property
     def device(self) -> torch.device:
@@ -196,38 +166,15 @@ class FireflyCodec(nn.Module):
         inside = _inside(mel_lengths, mel.size(-1))
         return self.backbone(mel * inside) * inside
 
-    @torch.no_grad()
-    def decode(self, codes: Tensor, frames: Tensor | None = None) -> Tensor:
-        """Codes (batch, codebooks, frames) -> waveform (batch, 1, samples) float32.
-
-        `frames` (batch,) tells how many frames of each row count; the sound beyond is zero. Default: all.
-        """
-        counts = [codes.size(2)] * codes.size(0) if frames is None else frames.tolist()
-        waveform = torch.zeros(codes.size(0), 1, codes.size(2) * self.samples_per_frame, device=codes.device)
-        for row, count, sound in zip(codes, counts, waveform, strict=True):
-            decoder, done = self.piece_decoder(), 0
-            for piece in row[None, :, :count].split(self.piece_frames, dim=2):
-                made = decoder(piece)
-                sound[:, done : done + made.size(1)] = made
-                done += made.size(1)
-        return waveform
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What a copy takes along: not the folded weights, which it can make, and packed ones cannot be copied."""
-        return {**self.__dict__, "_folded": None}
-
     @property
     def piece_frames(self) -> int:
         """Frames that are best decoded at once: what fits into the caches of a CPU, many elsewhere."""
         return PIECE_FRAMES if self.device.type == "cpu" else 16 * PIECE_FRAMES
 
     def piece_decoder(self) -> PieceDecoder:
-        """Make a decoder of one sound, piece after piece. The folded weights are kept until the weights change."""
-        parts = (self.head, self.quantizer.upsample)
-        key = [(p.data_ptr(), 0 if p.is_inference() else p._version) for part in parts for p in part.parameters()]
-        if self._folded is None or self._folded[0] != (self.head_dtype, key):
-            self._folded = (self.head_dtype, key), FoldedDecoder(self, self.head_dtype)
-        return PieceDecoder(self._folded[1])
+        """Make a decoder of one sound, piece after piece."""
+        parts, dtype = (self.head, self.quantizer.upsample), self.head_dtype
+        return PieceDecoder(self._kept("decoder", parts, dtype, lambda: FoldedDecoder(self, dtype)))
 
 
 def _inside(lengths: Tensor, size: int) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -79,6 +81,19 @@ def test_a_codec_keeps_to_the_protocol(weights, kind):
     pieces = torch.cat([decoder(piece) for piece in codes.split(5, dim=2)], dim=1)
     torch.testing.assert_close(pieces, codec.decode(codes)[:, 0], rtol=0, atol=2e-4)  # as the golden answers allow
     assert codec.piece_frames > 0 and codec.head_dtype == torch.float32
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_a_device_that_a_codec_has_left_keeps_no_folded_weights_of_it(weights, kind):
+    codec = load_codec(weights[kind])
+    decoder = codec.piece_decoder()
+    folded = weakref.ref(decoder.weights)
+    codec.to("cpu")
+    assert codec.piece_decoder().weights is decoder.weights  # nothing moved, nothing is made anew
+    codec.to("meta")
+    del decoder
+    gc.collect()
+    assert folded() is None
 
 
 @pytest.mark.parametrize("kind", SHAPES)
