@@ -10,7 +10,13 @@ from typing import Any
 from .mel import MelConfig
 
 ARCHITECTURE = "modded_dac"  # how a codec's yaml names this one
-_MOST = {"n_layer": 256, "n_codebooks": 256, "codebook_size": 1 << 20, "semantic_codebook_size": 1 << 20}
+_MOST = {
+    "n_layer": 256,
+    "encoder_transformer_layers": 256,
+    "n_codebooks": 256,
+    "codebook_size": 1 << 20,
+    "semantic_codebook_size": 1 << 20,
+}
 _MOST_WIDE = 1 << 16  # any other size: a yaml from elsewhere must not ask for all memory
 _MOST_STAGES = 16
 # What other tools' files say besides: no longest sound (positions are made as needed), no dropout, one layout.

@@ -85,6 +85,7 @@ def test_keys_that_change_nothing_may_be_there():
         ("decoder_dim", 50, "decoder_dim"),
         ("decoder_rates", [], "decoder_rates"),
         ("encoder_transformer_layers", [0, 0, 10**9], "encoder_transformer_layers"),
+        ("encoder_transformer_layers", [0, 0, 60_000], "encoder_transformer_layers"),
         ("latent_dim", 128, "latent_dim"),
         ("causal", False, "causal"),
         ("sample_rate", 1e30, "sample_rate"),
