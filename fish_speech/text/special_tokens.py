@@ -91,7 +91,7 @@ def read_special_tokens(path: Path, ranks: int) -> tuple[str, ...]:
     except (OSError, ValueError, RecursionError) as error:
         raise _unfit(path, f"it is no list of special tokens: {error}") from None
     for place, (name, number) in enumerate(pairs.items()):
-        if not SPECIAL_TOKEN.fullmatch(name):
+        if not SPECIAL_TOKEN.fullmatch(name) or name != name.encode(errors="replace").decode():  # half a character
             raise _unfit(path, f"{name[:60]!r} is not of the form <|name|>")
         if number != ranks + place:
             why = f"it gives {name} the id {number!r}, but token {place} of its list has {ranks + place}"

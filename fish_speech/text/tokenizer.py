@@ -151,7 +151,7 @@ def read_ranks(path: Path) -> dict[bytes, int]:
     if len(data) > LARGEST_FILE:
         raise broken(f"it has more than {LARGEST_FILE >> 20} MiB")
     ranks: dict[bytes, int] = {}
-    lines = empty = 0
+    lines = 0
     for number, line in enumerate(data.splitlines(), start=1):
         if not line.strip():
             continue
@@ -159,7 +159,6 @@ def read_ranks(path: Path) -> dict[bytes, int]:
         try:
             encoded, rank = fields
             if encoded == b"=":  # how the empty byte string is written; it is no token
-                empty += 1
                 continue
             token, value = base64.b64decode(encoded, validate=True), int(rank)
         except (ValueError, binascii.Error):
@@ -172,7 +171,7 @@ def read_ranks(path: Path) -> dict[bytes, int]:
         raise broken("a token or a rank is in it twice, as when its last line was cut off")
     if not all(bytes([byte]) in ranks for byte in range(256)):
         raise broken("it lacks some of the 256 single bytes")
-    if max(ranks.values()) >= lines + empty:
+    if max(ranks.values()) >= lines:  # ids of special tokens begin at `lines`; a rank there would be two tokens
         raise broken(f"it has {lines} tokens but ranks up to {max(ranks.values())}: lines are missing")
     return ranks
 

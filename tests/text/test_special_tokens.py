@@ -129,6 +129,7 @@ def spoil_need(names):
         (spoil_semantic_order, "semantic tokens are not one row"),
         (spoil_need, "it lacks <|interleave|>"),
         (lambda names: {**names, "im_end": 1435}, "'im_end' is not of the form"),
+        (lambda names: {**names, "<|\ud800|>": 1435}, r"'<|\ud800|>' is not of the form"),
         (lambda names: {**names, "<|more|>": "1435"}, "the id '1435'"),
         (lambda names: list(names), "does not hold an object"),
         (lambda names: {}, "it lacks"),

@@ -114,3 +114,14 @@ def test_the_line_of_the_empty_token_is_skipped(golden_folder, tmp_path):
     path = tmp_path / "tokenizer.tiktoken"
     path.write_bytes(_whole(golden_folder) + b"= 376\n")
     assert Tokenizer(path).id_of("<|begin_of_text|>") == 376
+
+
+def test_a_rank_that_a_special_token_would_have_too_is_refused(golden_folder, tmp_path):
+    lines = _whole(golden_folder).decode().splitlines()
+    head, (token, _) = lines[:-1], lines[-1].split()
+    path = tmp_path / "tokenizer.tiktoken"
+    path.write_text(
+        "\n".join([*head, "= 375", f"{token} 376"]), encoding="ascii"
+    )  # 376 ranks: special ones begin at 376
+    with pytest.raises(UserError, match="376 tokens but ranks up to 376"):
+        Tokenizer(path)
