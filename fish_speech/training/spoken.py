@@ -49,8 +49,8 @@ class SpokenSamples(Callback):
     max_seconds: of speech, for each text; the text's length sets a limit too, so a model that does not end stops nothing
     data_dir: recordings of the speaker, to measure the similarity with
 
-    A new run speaks before its first step too. Training goes on exactly as without: the random state, the modes of all
-    modules and what the model remembers are put back. What fails here is told in one line and never ends a training.
+    Tokens are drawn as cli_tts does for the base. A new run speaks before its first step too. Training goes on exactly as
+    without: the random state, the modes of all modules and what the model remembers are put back. What fails here is told in one line and never ends a training.
     """
 
     def __init__(
@@ -134,12 +134,12 @@ class SpokenSamples(Callback):
                  time.monotonic() - started)  # fmt: skip
 
     def _say(self, trainer: L.Trainer, model: DualAR) -> list[Sample]:
-        from ..evaluation.systems import read_prompts
+        from ..evaluation.systems import read_prompts, usual_sampling
         from ..synthesis.length_limit import longest_seconds
         from ..synthesis.speak import SpeechRequest
 
         speaker = self._ready(model)
-        rate, samples = speaker.codec.frame_rate, []
+        rate, sampling, samples = speaker.codec.frame_rate, usual_sampling(self.base), []
         references = read_prompts([self.reference], speaker) if self.reference else ()
         with quiet("fish_speech.synthesis.speak"), speaking(model):
             for number, text in enumerate(self.texts or ()):
@@ -147,7 +147,9 @@ class SpokenSamples(Callback):
                     break
                 size = len(text.encode())
                 frames = max(1, int(min(self.max_seconds, longest_seconds(text)) * rate))
-                request = SpeechRequest(text, references, max_new_tokens=frames, chunk_length=size, seed=SEED + number)
+                request = SpeechRequest(
+                    text, references, sampling, max_new_tokens=frames, chunk_length=size, seed=SEED + number
+                )
                 with trainer.precision_plugin.forward_context():  # as in training; the codec stays in float32
                     codes = list(speaker.codes(request))
                 waves = [

@@ -17,6 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from fish_speech.checkpoint_metrics import read_metrics
 from fish_speech.models import LoraConfig, load_dual_ar
+from fish_speech.synthesis.sampling import SamplingConfig
+from fish_speech.synthesis.speak import Speaker
 from fish_speech.training import listening, spoken
 from fish_speech.training.history import History
 from fish_speech.training.keeping import StepCheckpoint
@@ -257,6 +259,17 @@ def test_a_sharded_model_does_not_speak(tmp_path, small_base, monkeypatch, caplo
     with caplog.at_level(logging.WARNING, "fish_speech"):
         train(tmp_path, small_base, samples_of(tmp_path, small_base), steps=2)
     assert "spread over processes" in caplog.text and not (tmp_path / "samples").exists()
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"), [("small_base", SamplingConfig()), ("small_s1_base", SamplingConfig(0.8, 0.8, 1.1))]
+)
+def test_samples_are_drawn_as_the_version_of_the_base_does(tmp_path, request, monkeypatch, base, expected):
+    asked, codes = [], Speaker.codes
+    monkeypatch.setattr(Speaker, "codes", lambda self, what: asked.append(what.sampling) or codes(self, what))
+    folder = request.getfixturevalue(base)
+    train(tmp_path, folder, samples_of(tmp_path, folder), steps=1)
+    assert set(asked) == {expected}
 
 
 def test_a_model_of_s1_speaks_too_and_is_trained_the_same_to_the_bit(tmp_path, small_s1_base):
