@@ -18,6 +18,7 @@ from ..errors import UserError
 from ..models import LoraConfig, load_adapter
 from ..models.adapters import check_base_is, check_same_shape
 from ..models.loading import weights_path
+from ..versions import CONFIG_FILE
 from .module import TextToSemantic
 from .overfitting import stopped_early
 from .self_checks import check_fresh_adapters
@@ -122,6 +123,7 @@ def settings_of(config: DictConfig, data: Any) -> dict[str, Any]:
         "warm-up steps": config.model.lr_scheduler.lr_lambda.get("num_warmup_steps"),
         "held-out share": config.data.val_share,
         "LoRA": None if lora is None else str(lora),
+        "base config": sha256(Path(config.pretrained_ckpt_path) / CONFIG_FILE)[:16],
         "base weights": sha256(base)[:16] if config.model.model.load_weights else "new",
         "data": shards_hash(config.train_dataset.proto_files),
         "precision": str(config.trainer.precision),

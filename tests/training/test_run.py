@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -93,6 +95,24 @@ def test_a_run_is_not_continued_with_a_setting_that_changes_its_steps(make_clips
     refuse_changed(tmp_path, before, settings(), "")
     with pytest.raises(UserError, match=f"why: {name}: "):
         refuse_changed(tmp_path, before, settings(override), "")
+
+
+def test_a_run_is_not_continued_with_another_config_of_the_base(make_clips, small_s1_base, tmp_path):
+    build(make_clips(tmp_path / "data", {"anna": 2}), tmp_path / "protos")
+    base = tmp_path / "base"
+    shutil.copytree(small_s1_base, base)
+    given = ("project=p", f"pretrained_ckpt_path={base}", f"train_dataset.proto_files=[{tmp_path / 'protos'}]")
+
+    def settings():
+        config = compose_config("text2semantic_finetune", given)
+        return settings_of(config, SimpleNamespace(batch_size=4, processes=1))
+
+    before = settings()
+    values = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    values["scale_codebook_embeddings"] = not values["scale_codebook_embeddings"]  # the weights are the same
+    (base / "config.json").write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(UserError, match="why: base config: "):
+        refuse_changed(tmp_path, before, settings(), "")
 
 
 LORA = "+lora@model.model.lora_config="
