@@ -142,6 +142,8 @@ def quantize_int8(model: DualAR) -> None:
     with packing_engine(), ThreadPoolExecutor(torch.get_num_threads()) as threads:  # packing is serial within torch
         for _ in threads.map(lambda place: _quantize(place, drawn), places):
             pass
+    for name in ("codebook_embeddings", "fast_embeddings"):
+        setattr(model, name, CompactEmbedding(getattr(model, name).weight))
     if not model.config.tie_word_embeddings:
         model.output = CompactLinear(model.output.weight)  # type: ignore[assignment]
         model.embeddings = CompactEmbedding(model.embeddings.weight)  # type: ignore[assignment]

@@ -155,6 +155,18 @@ def test_all_layers_are_int8_and_the_float_weights_are_gone(base, request):
     assert all(p.dtype == torch.float32 and not p.requires_grad for p in model.parameters())
 
 
+@pytest.mark.parametrize("changes", [{}, {"tie_word_embeddings": False}])
+def test_tables_of_codes_stay_small_and_frames_are_embedded_exactly(tmp_path, changes):
+    model = load_dual_ar(write_model_folder(tmp_path / "model", torch.bfloat16, **changes))
+    codes = torch.arange(24).view(1, 8, 3) % model.config.codebook_size
+    grid = torch.cat([codes[:, :1] + model.semantic_begin_id, codes], dim=1)
+    with torch.no_grad():
+        before = model.embed(grid), model.fast_embeddings(codes)
+        quantize_int8(model)
+        assert torch.equal(model.embed(grid), before[0]) and torch.equal(model.fast_embeddings(codes), before[1])
+    assert model.codebook_embeddings.weight.dtype == model.fast_embeddings.weight.dtype == torch.bfloat16
+
+
 def test_loading_as_int8_equals_quantizing_the_loaded_model_and_keeps_no_hold_on_the_file(tmp_path):
     folder = write_model_folder(tmp_path / "model", torch.bfloat16)
     direct, later = load_dual_ar(folder, quantize=True), load_dual_ar(folder)
