@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..codes import largest_of_rows, row_too_large, sizes_of_rows
 from ..errors import UserError
 from ..text import Tokenizer, check_example_format, packed_sample
 from ..text.encoded import Clip, Example
@@ -128,13 +128,12 @@ class SemanticDataModule(lightning.LightningDataModule):
         self.dataset = dataset
 
     def _check_codes(self, clips: Clips) -> None:
-        given = self.codebook_size or self.tokenizer.num_semantic
-        sizes = np.array([given] * clips.codebooks if isinstance(given, int) else given)
-        sizes[:1] = np.minimum(sizes[:1], self.tokenizer.num_semantic)
+        first, *others = sizes_of_rows(clips.codebooks, self.codebook_size or self.tokenizer.num_semantic)
+        sizes = (min(first, self.tokenizer.num_semantic), *others)
         for clip in range(len(clips)):
-            largest = clips.codes_of(clip).max(axis=1)  # (codebooks,)
-            if (largest >= sizes).any():
-                row = int(np.argmax(largest >= sizes))
+            largest = largest_of_rows(clips.codes_of(clip))
+            row = row_too_large(largest, sizes)
+            if row is not None:
                 raise UserError(
                     f"the clip {clips.name_of(clip)!r} has the code {largest[row]} in codebook {row}",
                     f"this model's codes there are 0 to {sizes[row] - 1}",

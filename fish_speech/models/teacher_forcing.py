@@ -11,9 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..text.encoded import IGNORED
 from ..versions import FISH, S1
-
-IGNORED = -100  # label without loss
 
 
 class Frames(NamedTuple):

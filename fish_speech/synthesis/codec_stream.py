@@ -38,10 +38,15 @@ class ChunkDecoder:
         codec = self.codec
         if codes.size(0) != codec.codebooks:
             raise ValueError(f"codes have {codes.size(0)} rows; this codec has {codec.codebooks} codebooks")
-        last = torch.tensor(codec.codebook_sizes)[:, None] - 1  # (codebooks, 1)
-        codes = codes.clamp(min=0).minimum(last.to(codes.device)).to(codec.device)
+        codes = within(codes, codec).to(codec.device)
         pieces = codes[None].split(codec.piece_frames, dim=2)
         return np.concatenate([self._decode(piece)[0].cpu().numpy() for piece in pieces])
+
+
+def within(codes: Tensor, codec: Codec) -> Tensor:
+    """Codes (codebooks, frames) with those that the codec does not know made the nearest ones that it does."""
+    last = torch.tensor(codec.codebook_sizes, device=codes.device)[:, None] - 1  # (codebooks, 1)
+    return codes.clamp(min=0).minimum(last)
 
 
 def sound_of(codec: Codec, frames: Iterator[Tensor], beside: bool | None = None) -> Generator[np.ndarray, None, None]:

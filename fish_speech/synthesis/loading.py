@@ -30,9 +30,8 @@ def load_speaker(
     model = _load_model(folder, checkpoint, device, dtype, int8)
     codec = load_codec(codec_path, codec_config, device=device)
     if device == "cpu" and (int8 or dtype == torch.bfloat16) and probe_hardware().cpu_bf16:
-        codec.head_dtype = (
-            torch.bfloat16
-        )  # speed was asked for: a third of the time, 46 dB below ten recordings (minnow)
+        # Speed was asked for: a third of the time, 46 dB below ten recordings (minnow).
+        codec.head_dtype = torch.bfloat16
     codec.piece_decoder()  # prepares its weights now, not while the first sound is waited for
     return Speaker(model, codec)
 

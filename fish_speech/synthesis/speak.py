@@ -22,7 +22,7 @@ from ..text import reference_block, request_block, system_block
 from ..text.segments import Segment, split_segments
 from .attempts import Attempt, Chosen, best_attempt
 from .cache_key import segment_key
-from .codec_stream import sound_of
+from .codec_stream import sound_of, within
 from .effects import EffectChain, Effects
 from .generation import codes_of, generate_columns
 from .joining import Joiner
@@ -103,7 +103,7 @@ class Speaker:
         self.model, self.codec = model, codec
         self.unfinished = 0  # segments so far that the model did not end by itself
         config = model.config
-        self._sizes = (config.vocab_size, *[config.codebook_size] * config.num_codebooks)  # ids of each row of a column
+        self._sizes = (config.vocab_size, *config.codebook_sizes)  # ids of each row of a column
         self._end_id = model.tokenizer.id_of("<|im_end|>")
         self._cache: TokenCache | None = None
         self._identity = ""
@@ -154,8 +154,7 @@ class Speaker:
             for _ in self._frames(segment, request):
                 pass
             self._told(segment)
-            last = torch.tensor(self.codec.codebook_sizes)[:, None] - 1
-            yield codes_of(segment.columns, self.model).minimum(last)
+            yield within(codes_of(segment.columns, self.model), self.codec)
 
     def _segments(
         self,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..models.dual_ar import DualAR
-from ..models.teacher_forcing import IGNORED
+from ..text import IGNORED
 
 LOGIT_BLOCK = 2048  # positions whose vocabulary logits are in memory together
 

@@ -82,9 +82,7 @@ class TextToSemantic(L.LightningModule):
 
         `batch` is this process's share. Raises UserError where memory does not suffice for one sample.
         """
-        counts = summed(label_counts(self.model, batch["labels"]).to(batch["labels"].device)).clamp(
-            min=1
-        )  # tokens, codes
+        counts = summed(label_counts(self.model, batch["labels"])).clamp(min=1)  # tokens, codes
         while True:
             failure = None
             try:
