@@ -50,7 +50,8 @@ class SpokenSamples(Callback):
     data_dir: recordings of the speaker, to measure the similarity with
 
     Tokens are drawn as cli_tts does for the base. A new run speaks before its first step too. Training goes on exactly as
-    without: the random state, the modes of all modules and what the model remembers are put back. What fails here is told in one line and never ends a training.
+    without: the random state, the modes of all modules and what the model remembers are put back. What fails here is told
+    in one line and never ends a training.
     """
 
     def __init__(
