@@ -45,7 +45,14 @@ TRAITS: dict[str, Traits] = {
     ),
 }
 _MOST = 1 << 24  # of anything that is counted
+_MOST_LAYERS = 1024  # a config from elsewhere must not ask for all time and memory
 _SIZES = ("dim", "n_head", "n_local_heads", "head_dim", "intermediate_size")
+_NUMBERS = {
+    "rope_base": math.inf,
+    "norm_eps": 1,
+    "dropout": 1,
+    "initializer_range": math.inf,
+}  # and what they are below
 _FLAGS = ("attention_qkv_bias", "attention_o_bias", "attention_qk_norm")
 
 
@@ -114,8 +121,16 @@ class DualARConfig:
         counts += ("num_codebooks", "n_fast_layer", "fast_dim", "fast_n_head", "fast_n_local_heads", "head_dim")  # type: ignore[assignment]
         for name in (*counts, "fast_head_dim"):
             value = getattr(self, name)
-            if not isinstance(value, int) or not 0 < value <= _MOST:
-                raise ValueError(f"{name} is {value!r}; expected a whole number from 1 to {_MOST}")
+            most = _MOST_LAYERS if name in ("n_layer", "n_fast_layer") else _MOST
+            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+                raise ValueError(f"{name} is {value!r}; expected a whole number from 1 to {most}")
+        for name, highest in _NUMBERS.items():
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value < highest:
+                raise ValueError(f"{name} is {value!r}; expected a number from 0 to below {highest}")
+        for name in ("tie_word_embeddings", "scale_codebook_embeddings", *_FLAGS, *(f"fast_{flag}" for flag in _FLAGS)):
+            if getattr(self, name) not in (True, False):
+                raise ValueError(f"{name} is {getattr(self, name)!r}; expected true or false")
         if self.fast_dim % self.fast_n_head:  # type: ignore[operator]
             raise ValueError(f"fast_dim {self.fast_dim} is not a multiple of fast_n_head {self.fast_n_head}")
         for heads, kv in ((self.n_head, self.n_local_heads), (self.fast_n_head, self.fast_n_local_heads)):

@@ -44,10 +44,10 @@ class LoraConfig:
     target_modules: tuple[str, ...] = PARTS  # of PARTS and FAST_PARTS
 
     def __post_init__(self) -> None:
-        if not 1 <= self.r <= 1024:
+        if not isinstance(self.r, int) or not 1 <= self.r <= 1024:
             raise ValueError(f"lora r is {self.r}; use 4-64 (leave the LoRA config out to train all weights)")
-        if not self.lora_alpha > 0:
-            raise ValueError(f"lora_alpha is {self.lora_alpha}; it must be above 0, usually 2 * r")
+        if not 0 < self.lora_alpha < math.inf:
+            raise ValueError(f"lora_alpha is {self.lora_alpha}; it must be a number above 0, usually 2 * r")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout is {self.lora_dropout}; it must be in [0, 1)")
         object.__setattr__(self, "target_modules", _in_order(self.target_modules))

@@ -65,6 +65,12 @@ def test_unknown_target_modules_are_refused_with_the_known_ones(names):
         LoraConfig(target_modules=names)
 
 
+@pytest.mark.parametrize("values", [{"r": 8.5}, {"r": 0}, {"lora_alpha": float("inf")}, {"lora_alpha": float("nan")}])
+def test_sizes_that_make_no_adapter_are_refused(values):
+    with pytest.raises(ValueError, match="lora"):
+        LoraConfig.of(values)
+
+
 def test_target_modules_that_a_run_mistypes_are_a_message(small_base):
     with pytest.raises(UserError, match="'attn'; known"):
         load_dual_ar(small_base, lora={"r": 8, "target_modules": ["attn"]})

@@ -140,6 +140,12 @@ def test_unknown_keys_of_a_config_are_left_out_with_a_warning(s1_folder, caplog)
         ({"fast_head_dim": -2}, "fast_head_dim"),
         ({"n_local_heads": 3}, "KV heads"),
         ({"is_reward_model": True}, "reward"),
+        ({"n_layer": 1 << 20}, "n_layer"),
+        ({"n_fast_layer": True}, "n_fast_layer"),
+        ({"norm_eps": "1e-6"}, "norm_eps"),
+        ({"rope_base": None}, "rope_base"),
+        ({"dropout": float("nan")}, "dropout"),
+        ({"tie_word_embeddings": "false"}, "tie_word_embeddings"),
     ],
 )
 def test_configs_that_cannot_be_computed_are_refused(s1_folder, changes, said):
