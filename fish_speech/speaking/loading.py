@@ -50,13 +50,18 @@ class LoadedVoice:
 def model_folder(settings: VoiceSettings) -> Path:
     """The model folder: the one named, or the version's, downloaded if needed. Raises UserError where there is none."""
     if settings.model_path:
-        if not settings.model_path.is_dir():
-            raise UserError(f"there is no model folder {settings.model_path}", "it does not exist, or is a file",
-                            "check the path of --model-path")  # fmt: skip
+        check_folder(settings.model_path)
         return settings.model_path
     from ..hub import ensure_version
 
     return ensure_version(VERSIONS[settings.model_version], offline=settings.offline)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise UserError if the model folder that the user names is not there."""
+    if not folder.is_dir():
+        raise UserError(f"there is no model folder {folder}", "it does not exist, or is a file",
+                        "check the path of --model-path")  # fmt: skip
 
 
 def codec_path(settings: VoiceSettings, folder: Path) -> Path:

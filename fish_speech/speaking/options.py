@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..marker_names import MARKERS
 from ..versions import VERSIONS, ModelVersion, settle_version
 from .batch_line import MAX_SEED
-from .loading import QUANTIZATIONS, VoiceSettings
+from .loading import QUANTIZATIONS, VoiceSettings, check_folder
 from .references import VOICES_FOLDER, ReferenceChoice
 
 if TYPE_CHECKING:
@@ -41,7 +41,12 @@ def add_model(group: argparse._ActionsContainer) -> None:
 
 
 def settle_model(options: argparse.Namespace) -> ModelVersion:
-    """Fill in the model version, and how tokens are drawn where nobody says. Raises UserError where flags contradict."""
+    """Fill in the model version, and how tokens are drawn where nobody says. Raises UserError where flags contradict.
+
+    A folder that is not there is refused at once: what it does not say would be taken for 1.5's.
+    """
+    if options.model_path:
+        check_folder(options.model_path)
     version = settle_version(options.model_version, options.model_path)
     options.model_version = version.name
     for name, value in asdict(version.sampling).items():
