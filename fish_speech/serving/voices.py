@@ -27,10 +27,23 @@ class VoiceShelf:
         self.speaker: Speaker | None = None  # set when it is loaded
 
     def rows(self) -> list[dict[str, Any]]:
-        """The usable voices as the API tells them, the default one first. Reads the folder."""
+        """The voices that this model can use, as the API tells them, the default one first. Reads the folder."""
         own = {"id": DEFAULT, "object": "voice", "seconds": None, "text": None}
-        found = [voice for voice in self._listed() if voice.problem is None]
+        found = [voice for voice in self._listed() if voice.problem is None and self._fits(voice.name)]
         return [own, *({"id": v.name, "object": "voice", "seconds": v.seconds, "text": v.text} for v in found)]
+
+    def _fits(self, name: str) -> bool:
+        """Whether the codes of a voice are such that the model knows; those of another version are not."""
+        from ..synthesis.voices import read_codes
+
+        if self.speaker is None:
+            return True
+        config = self.speaker.model.config
+        try:
+            read_codes(self._folder / f"{name}.npy", config.num_codebooks, config.codebook_sizes)
+        except UserError:
+            return False
+        return True
 
     def references(self, name: str | None) -> Sequence[Reference]:
         """What a voice imitates. Raises ApiError for an unknown one (404), and for no name or a spoilt voice (400)."""
