@@ -50,7 +50,7 @@ def read_codes(path: Path, codebooks: int, codebook_sizes: int | Sequence[int]) 
     `codebook_sizes` says how many codes there are: in all codebooks, or in each. Rows beyond the model's codebooks are
     dropped with a warning, as the released system does, unless a known model version has just as many.
     """
-    fix = "make one with cli_tts.py --create-reference AUDIO OUT.npy --prompt-text TEXT"
+    fix = "make one with cli_tts.py --create-reference AUDIO OUT.npy --prompt-text TEXT --model-path THIS_MODEL"
     if not path.is_file():
         raise UserError(f"there is no reference {path}", "the file does not exist", fix)
     try:

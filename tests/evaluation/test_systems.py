@@ -154,8 +154,9 @@ def test_a_voice_of_s1_speaks_and_takes_references_of_its_own_codes_alone(small_
             (prompt,) = systems.read_prompts([tmp_path / f"{rows}.npy"], voice)
             assert prompt.codes.shape == (10, 9)
         else:
-            with pytest.raises(UserError, match=r"as Fish Speech 1\.5 has"):
+            with pytest.raises(UserError, match=r"as Fish Speech 1\.5 has") as error:
                 systems.read_prompts([tmp_path / f"{rows}.npy"], voice)
+            assert "--model-path" in error.value.fix, "without it 1.5's codes would be made again"
 
 
 def test_a_folder_without_a_codec_is_given_that_of_its_own_family_alone(
