@@ -142,5 +142,5 @@ def test_markers_are_listed_in_the_help_and_put_before_the_text_of_a_version_tha
 
 
 def test_a_model_folder_that_is_not_there_is_told_before_flags_are_judged_by_a_version_it_is_not(tmp_path):
-    with pytest.raises(UserError, match="there is no model folder .*gone"):
+    with pytest.raises(UserError, match=r"there is no model folder .*gone"):
         parsed("Hello.", "--emotion", "joyful", "--model-path", str(tmp_path / "gone"))
