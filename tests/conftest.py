@@ -75,6 +75,14 @@ def tokenizer():
     return Tokenizer(GOLDEN / "tokenizer" / "tokenizer.tiktoken")
 
 
+@pytest.fixture(scope="session")
+def s1_tokenizer():
+    """The golden synthetic tokenizer of S1-mini."""
+    from fish_speech.text import Tokenizer
+
+    return Tokenizer(S1_GOLDEN / "tokenizer")
+
+
 def write_clips(folder: Path, speakers: dict[str, int], codebooks: int = 3) -> Path:
     """Write clips of `codebooks` x (3 + number % 7) codes with transcripts into folder/speaker."""
     for speaker, count in speakers.items():

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 
-class CodecConfig(Protocol):
-    """The shape of a codec: all that can be said of its codes without its weights. Frozen."""
+class CodecShape(Protocol):
+    """What codes are to sound."""
 
     @property
     def sample_rate(self) -> int:
@@ -35,6 +35,10 @@ class CodecConfig(Protocol):
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
         """Number of different codes of each codebook; every code is below its own."""
+
+
+class CodecConfig(CodecShape, Protocol):
+    """The shape of a codec: all that can be said of its codes without its weights. Frozen."""
 
     @property
     def least_samples(self) -> int:
@@ -58,7 +62,7 @@ class PieceDecoder(Protocol):
         """Codes (batch, codebooks, frames) that follow the last ones -> their waveform (batch, samples) float32."""
 
 
-class Codec(Protocol):
+class Codec(CodecShape, Protocol):
     """Waveform to codes and back; a torch module. What it returns carries no gradients."""
 
     head_dtype: torch.dtype  # of the last and costliest part while decoding; bfloat16 is faster on some CPUs, not exact
@@ -70,26 +74,6 @@ class Codec(Protocol):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-
-    @property
-    def sample_rate(self) -> int:
-        """Of the waveforms, in Hz."""
-
-    @property
-    def samples_per_frame(self) -> int:
-        """Samples that one frame of codes stands for."""
-
-    @property
-    def frame_rate(self) -> float:
-        """Frames of codes per second."""
-
-    @property
-    def codebooks(self) -> int:
-        """Codes per frame."""
-
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        """Number of different codes of each codebook."""
 
     @property
     def codebook_size(self) -> int:

@@ -21,11 +21,6 @@ from fish_speech.text import IGNORED, Tokenizer, clean_text, packed_example, pac
 
 
 @pytest.fixture(scope="module")
-def s1_tokenizer(s1_golden_folder):
-    return Tokenizer(s1_golden_folder / "tokenizer")
-
-
-@pytest.fixture(scope="module")
 def sequences(s1_golden):
     return s1_golden("sequences.json")
 

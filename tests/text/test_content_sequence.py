@@ -6,7 +6,6 @@ import pytest
 from fish_speech.errors import UserError
 from fish_speech.text import (
     IGNORED,
-    Tokenizer,
     check_example_format,
     packed_example,
     reference_block,
@@ -15,11 +14,6 @@ from fish_speech.text import (
     system_block,
 )
 from fish_speech.text.content_sequence import ContentSequence, Part
-
-
-@pytest.fixture(scope="module")
-def s1_tokenizer(s1_golden_folder):
-    return Tokenizer(s1_golden_folder / "tokenizer")
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,6 @@ S1_CONFIG = {"model_type": "dual_ar", "attention_qk_norm": True}
 FISH_CONFIG = {"model_type": "dual_ar", "share_codebook_embeddings": True}
 
 
-@pytest.fixture(scope="module")
-def s1_tokenizer(s1_golden_folder):
-    return Tokenizer(s1_golden_folder / "tokenizer")
-
-
 @pytest.fixture
 def folder(s1_golden_folder, tmp_path):
     """A model folder with the golden tokenizer files and a config of S1."""
