@@ -85,9 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     print_anything()
     task = task_of(options)
     check(task, options, flags.given_flags(argv))
+    allow_mps_fallback(options.device, options.force_mps)  # before anything loads torch, as a checkpoint does
     if task in ("speak", "batch", "create reference"):
         speaking_flags.settle_model(options)
-    allow_mps_fallback(options.device, options.force_mps)
     terminate_like_interrupt()
     from fish_speech.speaking import tasks
     from fish_speech.speaking.say import say

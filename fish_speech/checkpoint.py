@@ -58,6 +58,13 @@ def read_file(path: Path) -> Any:
         ) from error
 
 
+def record_of(path: Path) -> dict[str, Any]:
+    """What a training checkpoint says of its run; nothing if other tools wrote it. Raises UserError as `read_file`."""
+    content = read_file(path)
+    record = content.get("fish_speech") if isinstance(content, dict) else None
+    return record if isinstance(record, dict) else {}
+
+
 def _why_missing(path: Path) -> str:
     if path.is_dir():
         return "it is a folder"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import configs
-from ..checkpoint import CheckpointFile, checkpoint_dir, list_checkpoints
+from ..checkpoint import CheckpointFile, checkpoint_dir, list_checkpoints, record_of
 from ..checkpoint_metrics import HELD_OUT_LOSS, lowest, scores
 from ..errors import UserError
 from ..versions import FAMILIES, FISH, VERSIONS, version_of_folder
@@ -44,15 +44,6 @@ def existing(path: Path) -> Path:
         "the folder has no step_N.ckpt" if path.is_dir() else "the path does not exist",
         "see what there is: python finetune_tts.py --project NAME --list-checkpoints",
     )
-
-
-def record_of(path: Path) -> dict:
-    """What a checkpoint says of its run."""
-    from ..checkpoint import read_file
-
-    content = read_file(path)
-    record = content.get("fish_speech") if isinstance(content, dict) else None
-    return record if isinstance(record, dict) else {}
 
 
 def newest_fitting(options: argparse.Namespace, data: Path, base: Path) -> CheckpointFile:

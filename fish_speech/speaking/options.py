@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import arguments as flags
+from ..checkpoint import record_of
 from ..errors import UserError
 from ..marker_names import MARKERS
-from ..versions import VERSIONS, ModelVersion, settle_version
+from ..versions import VERSIONS, ModelVersion, family_of_folder, settle_version
 from .batch_line import MAX_SEED
 from .loading import QUANTIZATIONS, VoiceSettings, check_folder
 from .references import VOICES_FOLDER, ReferenceChoice
@@ -28,7 +29,9 @@ log = logging.getLogger(__name__)
 def add_model(group: argparse._ActionsContainer) -> None:
     """Add which weights speak, and where and how they compute."""
     flags.add_model_version(group)
-    group.add_argument("--model-path", type=Path, help="model folder (default: the model version's)")
+    group.add_argument(
+        "--model-path", type=Path, help="model folder (default: the checkpoint's base, else the version's)"
+    )
     group.add_argument("--checkpoint", type=Path, help="a step_N.ckpt, used without merging")
     group.add_argument("--codec", type=Path, help="codec weights (default: those in the model folder)")
     flags.add_device(group)
@@ -45,6 +48,8 @@ def settle_model(options: argparse.Namespace) -> ModelVersion:
 
     A folder that is not there is refused at once: what it does not say would be taken for 1.5's.
     """
+    if options.checkpoint and options.model_path is None and options.model_version is None:
+        options.model_path, options.model_version = _base_of(options.checkpoint)
     if options.model_path:
         check_folder(options.model_path)
     version = settle_version(options.model_version, options.model_path)
@@ -53,6 +58,16 @@ def settle_model(options: argparse.Namespace) -> ModelVersion:
         if getattr(options, name, value) is None:
             setattr(options, name, value)
     return version
+
+
+def _base_of(checkpoint: Path) -> tuple[Path | None, str | None]:
+    """The base that a checkpoint was trained on: its folder if that is there, else a version of its family, if known."""
+    record = record_of(checkpoint)
+    base, family = record.get("base"), record.get("family")
+    if isinstance(base, str) and family_of_folder(Path(base)) is not None:
+        log.info("base: %s, which the checkpoint was trained on", base)
+        return Path(base), None
+    return None, next((version.name for version in VERSIONS.values() if version.family == family), None)
 
 
 def voice_settings(options: argparse.Namespace) -> VoiceSettings:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import cli_tts
 from fish_speech.arguments import given_flags
@@ -144,3 +145,23 @@ def test_markers_are_listed_in_the_help_and_put_before_the_text_of_a_version_tha
 def test_a_model_folder_that_is_not_there_is_told_before_flags_are_judged_by_a_version_it_is_not(tmp_path):
     with pytest.raises(UserError, match=r"there is no model folder .*gone"):
         parsed("Hello.", "--emotion", "joyful", "--model-path", str(tmp_path / "gone"))
+
+
+def test_a_checkpoint_says_its_base_where_nobody_does(tmp_path):
+    base = tmp_path / "base"
+    base.mkdir()
+    (base / "config.json").write_text('{"attention_qk_norm": true}', encoding="utf-8")
+    checkpoint = tmp_path / "step_000000010.ckpt"
+    torch.save({"fish_speech": {"base": str(base), "family": "s1"}, "state_dict": {}}, checkpoint)
+    _, options = parsed("Hello.", "--checkpoint", str(checkpoint))
+    assert (options.model_path, options.model_version, options.top_p) == (base, "s1-mini", 0.8)
+    _, options = parsed("Hello.", "--checkpoint", str(checkpoint), "--model-version", "1.5")
+    assert (options.model_path, options.model_version) == (None, "1.5")  # refused by name when it is loaded
+    (base / "config.json").unlink()
+    _, options = parsed("Hello.", "--checkpoint", str(checkpoint))
+    assert (options.model_path, options.model_version) == (None, "s1-mini")
+    torch.save({"state_dict": {}}, checkpoint)  # of another tool
+    _, options = parsed("Hello.", "--checkpoint", str(checkpoint))
+    assert (options.model_path, options.model_version) == (None, "1.5")
+    with pytest.raises(UserError, match="missing"):
+        parsed("Hello.", "--checkpoint", str(tmp_path / "missing.ckpt"))
