@@ -44,7 +44,7 @@ class SamplingDefaults:
 # A family is an architecture with its special tokens and prompts; versions of a family differ in size and weights only.
 FISH, S1 = "fish", "s1"  # minnow is of the first
 FAMILIES = {FISH: "Fish Speech 1.5", S1: "OpenAudio S1-mini"}  # as messages call them
-_S1_KEYS = frozenset(
+S1_KEYS = frozenset(
     ("attention_o_bias", "attention_qk_norm", "fast_attention_o_bias", "fast_attention_qk_norm")
 )  # in config.json of that family alone
 
@@ -139,7 +139,7 @@ DEFAULT_VERSION = "1.5"
 
 def family_of(config: Mapping[str, Any]) -> str:
     """The family of a model by the keys of its config.json: each family's tools write their own."""
-    return S1 if _S1_KEYS & set(config) and "share_codebook_embeddings" not in config else FISH
+    return S1 if S1_KEYS & set(config) and "share_codebook_embeddings" not in config else FISH
 
 
 def family_of_folder(folder: Path) -> str | None:

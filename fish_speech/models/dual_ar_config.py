@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from ..versions import FISH, S1, family_of
+from ..versions import FISH, S1, S1_KEYS, family_of
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,9 @@ class Traits:
     unused_weights: tuple[str, ...] = ()  # parts of names in published files that belong to no part of the model
 
 
-_S1_FIELDS = ("attention_o_bias", "attention_qk_norm", "fast_attention_o_bias", "fast_attention_qk_norm")
 TRAITS: dict[str, Traits] = {
     FISH: Traits(
-        absent=frozenset(_S1_FIELDS),
+        absent=S1_KEYS,
         fixed_head_dim=True,
         false_is_unset=True,
         scales_frames=False,
