@@ -58,11 +58,15 @@ def read_file(path: Path) -> Any:
         ) from error
 
 
-def record_of(path: Path) -> dict[str, Any]:
-    """What a training checkpoint says of its run; nothing if other tools wrote it. Raises UserError as `read_file`."""
-    content = read_file(path)
-    record = content.get("fish_speech") if isinstance(content, dict) else None
-    return record if isinstance(record, dict) else {}
+def run_record(content: Any) -> Mapping[str, Any]:
+    """What the content of a training checkpoint says of its run; nothing if another tool made it."""
+    record = content.get("fish_speech") if isinstance(content, Mapping) else None
+    return record if isinstance(record, Mapping) else {}
+
+
+def record_of(path: Path) -> Mapping[str, Any]:
+    """The `run_record` of a file. Raises UserError as `read_file`."""
+    return run_record(read_file(path))
 
 
 def _why_missing(path: Path) -> str:

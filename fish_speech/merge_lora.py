@@ -93,7 +93,7 @@ def merge(
     """
     import torch
 
-    from .checkpoint import newest_of, read_file, save_state_dict, sha256
+    from .checkpoint import newest_of, read_file, run_record, save_state_dict, sha256
     from .models import load_adapter, load_dual_ar
     from .models.loading import weights_path
     from .text import Tokenizer
@@ -113,8 +113,7 @@ def merge(
     model = load_dual_ar(base, dtype=dtype, lora=lora, weights=None if lora else adapter)
     content = load_adapter(model, adapter) if lora else read_file(adapter)
     step = content.get("global_step")
-    info = content.get("fish_speech")
-    info = info if isinstance(info, Mapping) else {}
+    info = run_record(content)
     base_hash = None if from_scratch else sha256(base_weights)
     settings = info.get("settings")
     trained_on = settings.get("base weights") if isinstance(settings, Mapping) else None

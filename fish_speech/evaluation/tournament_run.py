@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import CheckpointFile, read_file, sha256
+from ..checkpoint import CheckpointFile, record_of, sha256
 from ..errors import UserError
 from .measure import Listening
 from .systems import codec_beside
@@ -46,12 +46,10 @@ def read_records(checkpoints: Sequence[CheckpointFile], base_hash: str | None) -
     for checkpoint in checkpoints:
         name = name_of(checkpoint)
         try:
-            content = read_file(checkpoint.path)
+            record = record_of(checkpoint.path)
         except UserError as error:
             left_out[name] = error.why
             continue
-        record = content.get("fish_speech") if isinstance(content, Mapping) else None
-        record = record if isinstance(record, Mapping) else {}
         settings = record.get("settings")
         trained_on = settings.get("base weights") if isinstance(settings, Mapping) else None
         known = isinstance(trained_on, str) and trained_on != "new" and base_hash is not None

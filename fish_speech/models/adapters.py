@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoint import check_finite, check_names, read_file, read_state_dict, state_dict_of
+from ..checkpoint import check_finite, check_names, read_file, read_state_dict, record_of, run_record, state_dict_of
 from ..errors import UserError
 from ..versions import FAMILIES
 from .dual_ar import DualAR
@@ -39,8 +39,7 @@ def load_adapter(model: DualAR, path: Path) -> dict[str, Any]:
 
 def refuse_other_family(model: DualAR, path: Path, content: Any) -> None:
     """Raise UserError if a checkpoint says that it was trained on a model of another family; most adapters' names fit any."""
-    record = content.get("fish_speech") if isinstance(content, Mapping) else None
-    family = record.get("family") if isinstance(record, Mapping) else None
+    family = run_record(content).get("family")
     if isinstance(family, str) and family in FAMILIES and family != model.config.family:
         raise UserError(
             f"{path} is an adapter of {FAMILIES[family]}",
@@ -76,9 +75,7 @@ def adapter_shape(path: Path) -> dict[str, Any] | None:
 
     Checkpoints from before target_modules have adapters everywhere.
     """
-    content = read_file(path)
-    info = content.get("fish_speech", {}) if isinstance(content, Mapping) else {}
-    stored = info.get("lora") if isinstance(info, Mapping) else None
+    stored = record_of(path).get("lora")
     if isinstance(stored, Mapping):
         try:
             r, alpha, dropout = (stored[name] for name in ("r", "lora_alpha", "lora_dropout"))

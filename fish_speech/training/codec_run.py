@@ -13,7 +13,7 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from ..checkpoint import read_file
+from ..checkpoint import read_file, run_record
 from ..device import DeviceChoice
 from ..errors import UserError
 from ..files import write_text
@@ -30,7 +30,7 @@ from ..models.firefly import FireflyCodec, FireflyConfig
 from .codec_data import CodecDataModule
 from .codec_module import CodecTraining, new_codec
 from .run import build_trainer, fit, only_run
-from .starting import find_resume, record_of, refuse_changed, tell_of_new_end
+from .starting import find_resume, refuse_changed, tell_of_new_end
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ def _digest(value: Any) -> str:
 def check_resume(path: Path, settings: dict[str, Any], config: DictConfig) -> int:
     """Return the step of the checkpoint; raise UserError if it was made with other settings."""
     content = read_file(path)
-    record, step = record_of(content), int(content["global_step"])
+    record, step = run_record(content), int(content["global_step"])
     refuse_changed(
         path, record.get("settings", {}), settings, "a new project with pretrained_ckpt_path=RUN/codec/codec.pth"
     )

@@ -12,7 +12,16 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from ..checkpoint import check_names, list_checkpoints, newest_of, read_file, read_state_dict, sha256
+from ..checkpoint import (
+    check_names,
+    list_checkpoints,
+    newest_of,
+    read_file,
+    read_state_dict,
+    record_of,
+    run_record,
+    sha256,
+)
 from ..datasets.shards import find_shards
 from ..errors import UserError
 from ..models import LoraConfig, load_adapter
@@ -91,13 +100,7 @@ def more_steps(reached: int) -> str:
 
 def warm_start_of(path: Path) -> str | None:
     """The checkpoint of another run that the run of `path` began with, if any."""
-    return record_of(read_file(path)).get("warm_start")
-
-
-def record_of(content: Any) -> Mapping[str, Any]:
-    """What a checkpoint says of its run; nothing if another tool made it."""
-    record = content.get("fish_speech") if isinstance(content, Mapping) else None
-    return record if isinstance(record, Mapping) else {}
+    return record_of(path).get("warm_start")
 
 
 def lora_of(config: DictConfig) -> LoraConfig | None:
@@ -158,7 +161,7 @@ def start_weights(config: DictConfig, module: TextToSemantic, resume: Path | Non
     """Check or load the weights the run starts with, say which, and return the step it starts at."""
     if resume is not None:
         content = read_file(resume)
-        record = record_of(content)
+        record = run_record(content)
         before = record.get("settings", {})
         refuse_changed(resume, before, settings, "a new project name with this checkpoint as its start")
         step = int(content["global_step"])
