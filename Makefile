@@ -12,12 +12,12 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --upgrade pip
 	$(BIN)/python -m pip install -q $(TORCH)
-	$(BIN)/python -m pip install -q -e '.[dev,eval,faster-whisper,ray,serve]' || $(MAKE) without-compiler
+	$(BIN)/python -m pip install -q -e '.[dev,eval,faster-whisper,piper,piper-espeak,ray,serve]' || $(MAKE) without-compiler
 	@touch $(STAMP)
 
 # Resemblyzer asks for webrtcvad, which has no wheel; webrtcvad-wheels is the same, built.
 without-compiler:
-	$(BIN)/python -m pip install -q -e '.[dev,faster-whisper,ray,serve]' webrtcvad-wheels
+	$(BIN)/python -m pip install -q -e '.[dev,faster-whisper,piper,piper-espeak,ray,serve]' webrtcvad-wheels
 	$(BIN)/python -m pip install -q --no-deps 'resemblyzer>=0.1.4,<0.2'
 	$(BIN)/python -m pip install -q 'jiwer>=3,<5' 'pocketsphinx>=5,<6' 'speechmos>=0.0.1.1,<0.1'
 

@@ -1,0 +1,1 @@
+"""Text to phonemes to ids, as the Piper client makes them."""

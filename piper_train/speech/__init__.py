@@ -1,0 +1,1 @@
+"""Speak with an exported voice through onnxruntime."""

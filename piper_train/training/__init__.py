@@ -1,0 +1,1 @@
+"""Losses, the Lightning module, checkpoints: how a Piper voice is trained."""
