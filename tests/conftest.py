@@ -26,6 +26,7 @@ from fill import fill_state_dict
 
 GOLDEN = Path(__file__).parent / "golden" / "fish-1.5"
 S1_GOLDEN = Path(__file__).parent / "golden" / "openaudio-s1-mini"
+PIPER_GOLDEN = Path(__file__).parent / "golden" / "piper"
 REPO = Path(__file__).parents[1]
 
 
@@ -53,6 +54,26 @@ def golden():
 def s1_golden():
     """Read a golden file of OpenAudio S1-mini by name."""
     return lambda name: read_golden(S1_GOLDEN / name)
+
+
+@pytest.fixture(scope="session")
+def piper_golden():
+    """Read a golden file of Piper by name."""
+    return lambda name: read_golden(PIPER_GOLDEN / name)
+
+
+@pytest.fixture(scope="session")
+def small_piper_config() -> dict:
+    """`model.*` values of a Piper generator that takes milliseconds; its discriminators are the real ones."""
+    return {
+        "hidden_channels": 32,
+        "inter_channels": 32,
+        "filter_channels": 64,
+        "n_layers": 2,
+        "upsample_initial_channel": 32,
+        "resblock_kernel_sizes": (3,),
+        "resblock_dilation_sizes": ((1, 2),),
+    }
 
 
 @pytest.fixture(scope="session")
