@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # Named here so that one known version is installed first; pyproject allows a range.
 TORCH ?= torch==2.13.0
 
-.PHONY: without-compiler demo test test-slow lint bench clean
+.PHONY: without-compiler demo train-piper test test-slow lint bench clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,15 @@ without-compiler:
 
 demo: $(STAMP)
 	$(BIN)/python tools/demo.py
+
+# BATCH_SIZE=80 NUM_GPUS=2 MAX_EPOCHS=1000 make train-piper: a Piper voice; without DATA_DIR of synthetic clips, to try it.
+# PROJECT, DATA_DIR, CHECKPOINT, ESPEAK_VOICE, DEVICE likewise; ARGS='...' for other flags of finetune_tts.py.
+train-piper: $(STAMP)
+	$(BIN)/python finetune_tts.py --engine piper --full-pipeline \
+		$(if $(BATCH_SIZE),--batch-size "$(BATCH_SIZE)") $(if $(NUM_GPUS),--num-gpus "$(NUM_GPUS)") \
+		$(if $(MAX_EPOCHS),--max-epochs "$(MAX_EPOCHS)") $(if $(PROJECT),--project "$(PROJECT)") \
+		$(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(if $(CHECKPOINT),--checkpoint "$(CHECKPOINT)") \
+		$(if $(ESPEAK_VOICE),--espeak-voice "$(ESPEAK_VOICE)") $(if $(DEVICE),--device "$(DEVICE)") $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2

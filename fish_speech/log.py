@@ -15,9 +15,11 @@ from .errors import raise_lost_interrupt
 
 T = TypeVar("T")
 
+PACKAGES = ("fish_speech", "piper_train")  # whose log lines people read; others keep their own handling
+
 
 def setup(verbose: bool = False, log_file: Path | None = None) -> None:
-    """Send the package's log lines to stderr, and to `log_file` with times if one is given. Called by main only."""
+    """Send the toolkit's log lines to stderr, and to `log_file` with times if one is given. Called by main only."""
     stream = logging.StreamHandler(sys.stderr)
     stream.setFormatter(logging.Formatter("%(message)s"))
     handlers: list[logging.Handler] = [stream]
@@ -26,10 +28,11 @@ def setup(verbose: bool = False, log_file: Path | None = None) -> None:
         file = logging.FileHandler(log_file, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers.append(file)
-    root = logging.getLogger("fish_speech")
-    root.handlers[:] = handlers
-    root.setLevel(logging.DEBUG if verbose else logging.INFO)
-    root.propagate = False
+    for name in PACKAGES:
+        root = logging.getLogger(name)
+        root.handlers[:] = handlers
+        root.setLevel(logging.DEBUG if verbose else logging.INFO)
+        root.propagate = False
 
 
 def progress(

@@ -128,19 +128,23 @@ def check(options: argparse.Namespace, given: Collection[str]) -> Work:
     return work
 
 
-def check_project(project: str | None) -> None:
-    """Raise UserError for a name that cannot be a folder's, on any system that the folder may be copied to."""
+def check_project(project: str | None, result: str = "merged") -> None:
+    """Raise UserError for a name that cannot be a folder's, on any system that the folder may be copied to.
+
+    The result lies in checkpoints/PROJECT-`result`.
+    """
+    named = f"it names results/PROJECT and checkpoints/PROJECT-{result}"
     if project is None:
         raise UserError(
             "--project is missing",
-            "it names results/PROJECT and checkpoints/PROJECT-merged; --doctor alone needs none",
+            f"{named}; --doctor alone needs none",
             "add --project my_voice",
         )
     odd = not re.fullmatch(r"[\w][\w .+-]{0,99}", project) or project[-1] in ". "  # Windows drops these at the end
     if odd or _RESERVED.fullmatch(project) or len(project.encode()) > _LONGEST_NAME:
         raise UserError(
             f"--project {project!r} cannot be a folder name",
-            "it names results/PROJECT and checkpoints/PROJECT-merged",
+            named,
             f"use letters, digits, and . _ - inside, at most {_LONGEST_NAME} bytes",
         )
 
@@ -226,19 +230,24 @@ def _check_steps(options: argparse.Namespace, work: Work) -> None:
         )
 
 
-def check_processes(options: argparse.Namespace) -> None:
+def check_gpus(wanted: int, device: str, force_mps: bool) -> None:
     """Refuse more training processes than the machine has devices for; on the CPU any number may be asked for."""
-    wanted = options.num_gpus
-    if wanted > 1 and options.device != "cpu":
-        from ..device import probe_hardware
+    if wanted == 1 or device == "cpu":
+        return
+    from ..device import probe_hardware
 
-        hardware = probe_hardware()
-        if options.device == "mps" or options.force_mps or hardware.cuda_count < wanted:
-            raise UserError(
-                f"--num-gpus {wanted} asks for more GPUs than can be used here",
-                f"torch found: {hardware.describe()}, {hardware.cuda_count} CUDA devices",
-                f"--num-gpus {max(1, hardware.cuda_count)}, or --device cpu for {wanted} processes on the CPU",
-            )
+    hardware = probe_hardware()
+    if device == "mps" or force_mps or hardware.cuda_count < wanted:
+        raise UserError(
+            f"--num-gpus {wanted} asks for more GPUs than can be used here",
+            f"torch found: {hardware.describe()}, {hardware.cuda_count} CUDA devices",
+            f"--num-gpus {max(1, hardware.cuda_count)}, or --device cpu for {wanted} processes on the CPU",
+        )
+
+
+def check_processes(options: argparse.Namespace) -> None:
+    """Refuse processes that this machine cannot hold, and nodes for what is no training."""
+    check_gpus(options.num_gpus, options.device, options.force_mps)
     several = [name for name in STEPS if getattr(options, name) and name != "train"] + ["full_pipeline"] * (
         options.full_pipeline
     )
