@@ -57,7 +57,7 @@ def speak(model: Synthesizer, arrays: dict, scales: dict, noise: Noise):
 
 
 def test_text_is_encoded_as_golden(case):
-    facts, arrays, model = case
+    _, arrays, model = case
     with torch.no_grad():
         text = model.enc_p(arrays["ids"], arrays["ids_lengths"])
     assert_close(text.x, arrays["infer0.enc_x"], **SOUND)
@@ -86,7 +86,7 @@ def test_speech_with_pinned_noise_is_golden(case):
 
 
 def test_a_training_step_with_pinned_draws_is_golden(case):
-    facts, arrays, model = case
+    _, arrays, model = case
     trained = train(model, arrays)
     assert torch.equal(trained.path, arrays["train.path"].float())
     assert torch.equal(trained.ids_slice, arrays["train.ids_slice"])
@@ -99,7 +99,7 @@ def test_a_training_step_with_pinned_draws_is_golden(case):
 def test_frames_are_as_likely_under_symbols_as_golden(case):
     from piper_train.models.alignment import log_likelihood
 
-    facts, arrays, model = case
+    _, arrays, model = case
     with torch.no_grad():
         text = model.enc_p(arrays["ids"], arrays["ids_lengths"])
     likely = log_likelihood(arrays["train.z_p"], text.m, text.logs)
