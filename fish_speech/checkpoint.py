@@ -6,6 +6,7 @@ shapes must be exactly the model's, and the message lists what is not.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import pickle
 import re
@@ -49,7 +50,7 @@ def read_file(path: Path) -> Any:
             "get the weights from a source you trust, as a plain state dict or safetensors",
         ) from error
     except (RuntimeError, EOFError, ValueError, LookupError, OSError, AttributeError, TypeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # that is what a torn zip gives
             raise
         raise UserError(
             f"{path} cannot be read as weights",
