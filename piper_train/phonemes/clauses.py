@@ -17,7 +17,6 @@ Clusters = frozenset[tuple[str, ...]]
 
 _PAUSES = (",", ":", ";")  # the sentence goes on behind them, after a space
 _LANGUAGE_MARK = re.compile(r"\([^)]+\)")  # "(en)" before and "(ru)" after a word of another language
-_RAW = re.compile(r"(\[\[.*?\]\])")
 
 
 class Clause(NamedTuple):
@@ -46,8 +45,20 @@ def sentences_of(clauses: Iterable[Clause], clusters: Clusters = frozenset()) ->
 
 
 def split_raw(text: str) -> list[str]:
-    """Cut a text at its `[[ phonemes ]]`: words at even places, raw phonemes in their brackets at odd ones."""
-    return _RAW.split(text)
+    """Cut a text at its `[[ phonemes ]]`: words at even places, raw phonemes in their brackets at odd ones.
+
+    Brackets close on their line. Takes time in proportion to the text, also for brackets that never close.
+    """
+    parts = []
+    start = line_start = 0  # of the words that come next, of the line
+    for line in text.split("\n"):
+        place = 0
+        while (begin := line.find("[[", place)) >= 0 and (end := line.find("]]", begin + 2)) >= 0:
+            place = end + 2
+            parts += [text[start : line_start + begin], line[begin:place]]
+            start = line_start + place
+        line_start += len(line) + 1
+    return [*parts, text[start:]]
 
 
 def join_raw(parts: Sequence[str], spoken: Sequence[Sentences]) -> Sentences:

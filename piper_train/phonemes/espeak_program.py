@@ -140,14 +140,10 @@ def find_program() -> str:
 
 
 def _voice_names(table: str) -> set[str]:
-    """Names from `espeak-ng --voices`: language, name, file, and other languages in brackets."""
-    names = set()
-    for line in table.splitlines()[1:]:
-        columns = line.split()
-        if len(columns) >= 5:
-            names |= {columns[1], columns[3], columns[4].rpartition("/")[2]}
-            names |= set(re.findall(r"\(([\w-]+)", " ".join(columns[5:])))
-    return {name.lower() for name in names}
+    """Names from `espeak-ng --voices`: those by which piper-tts knows its voices too, their names and their files."""
+    rows = [line.split() for line in table.splitlines()[1:]]
+    files = [(row[3], re.split(r"[/\\]", row[4])) for row in rows if len(row) >= 5]
+    return {known.lower() for name, path in files if path[0] != "mb" for known in (name, path[-1])}
 
 
 def _one_line(text: str) -> str:

@@ -10,6 +10,7 @@ Piper client will speak; without piper-tts the espeak-ng program is asked, which
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ Source = Literal["auto", "piper", "espeak-ng"]
 SOURCES: tuple[Source, ...] = ("auto", "piper", "espeak-ng")
 PHONEME_TYPES = ("espeak", "text")
 _NEEDS_MORE = ("pinyin", "hebrew", "japanese", "thai")  # the client's, each with a library of its own
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
 _BATCH_TEXTS = 128
 _BATCH_CHARACTERS = 50_000
 
@@ -169,8 +171,8 @@ def _unknown_type(kind: str) -> UserError:
 
 
 def _clean(text: str) -> str:
-    """What C text and UTF-8 cannot hold: a NUL becomes a space, half a surrogate pair the mark for a lost letter."""
-    return text.replace("\0", " ").encode("utf-8", "replace").decode("utf-8")
+    """What C text and UTF-8 cannot hold, and control characters, by which espeak takes commands for all that follows."""
+    return _CONTROL.sub(" ", text).encode("utf-8", "replace").decode("utf-8")
 
 
 def _by_size(texts: list[str]) -> Iterator[list[str]]:

@@ -14,7 +14,8 @@ _BREAK = re.compile(
     rf"""
       (?P<ellipsis> \.{{3,}} | … )                                     # needs no space behind it
     | (?P<wide> [。！？।、，；：] )                                       # nor do these
-    | (?P<mark> [.,;:?!،؟] ) (?P<run> [.,;:?!…]* ) (?P<closers> [{_CLOSERS}]* ) (?: \s* [—–] )? (?= \s | $ | [{_CLOSERS}] )
+    | (?P<mark> [.,;:?!،؟] ) (?P<run> [.,;:?!…]{{0,9}} ) (?P<closers> [{_CLOSERS}]{{0,9}} )
+      (?: \s{{0,9}} [—–] )? (?= \s | $ | [{_CLOSERS}] )
     | (?P<dash> [—–⸺] ) (?= \s | $ )
     """,
     re.VERBOSE,
@@ -36,14 +37,19 @@ class Piece(NamedTuple):
 def pieces_of(text: str) -> list[Piece]:
     """Cut a paragraph into clauses. Their texts together are the paragraph."""
     pieces: list[Piece] = []
-    start = 0
+    start = 0  # of the clause
+    seen = 0  # up to here it was searched for words
+    has_words = False
     for match in _BREAK.finditer(text):
-        if not _WORDS.search(text, start, match.start()) or _goes_on(text, match):
+        has_words = has_words or bool(_WORDS.search(text, seen, match.start()))
+        seen = match.start()
+        if not has_words or _goes_on(text, match):
             continue
         terminator, ends = _kind(match)
         pieces.append(Piece(text[start : match.end()], terminator, ends))
-        start = match.end()
-    if _WORDS.search(text, start) or not pieces:
+        start = seen = match.end()
+        has_words = False
+    if has_words or _WORDS.search(text, seen) or not pieces:
         pieces.append(Piece(text[start:], "", True))
     else:  # what has no words belongs to the clause before it
         last = pieces[-1]

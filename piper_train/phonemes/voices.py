@@ -14,7 +14,7 @@ from fish_speech.prepare.names import one_line
 _NAME = re.compile(r"[A-Za-z]{2,20}(?:[-_][A-Za-z0-9]{1,20}){0,4}(?:\+[A-Za-z0-9_-]{1,20})?")
 _OFTEN_MEANT = {  # names of languages, and codes that others use
     "english": "en-us",
-    "british": "en-gb",
+    "british": "en",
     "zh": "cmn",
     "chinese": "cmn",
     "no": "nb",
