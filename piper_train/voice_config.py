@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fish_speech.errors import UserError
+from piper_train.phonemes.clauses import clusters_of
+from piper_train.phonemes.ids import table_of
 
-LARGEST_CONFIG = 16 << 20  # bytes; published ones have 5 to 20 thousand, one with 904 speakers included
+LARGEST_CONFIG = 2 << 20  # bytes; published ones have 5 to 20 thousand, one with 904 speakers included
 PHONEME_TYPES = ("espeak", "text", "pinyin", "hebrew", "japanese", "thai")
 _REQUIRED = ("num_symbols", "num_speakers", "audio.sample_rate", "espeak.voice", "phoneme_id_map")
 
@@ -99,12 +101,12 @@ class VoiceConfig:
             num_speakers=_whole("num_speakers", mapping["num_speakers"]),
             sample_rate=_whole("audio.sample_rate", _at(mapping, "audio.sample_rate")),
             espeak_voice=str(_at(mapping, "espeak.voice")),
-            phoneme_id_map=table_from_mapping(mapping["phoneme_id_map"]),
+            phoneme_id_map=_table(mapping["phoneme_id_map"], _whole("num_symbols", mapping["num_symbols"])),
             speaker_id_map={
                 str(name): _whole("speaker_id_map", number)
                 for name, number in _object(mapping, "speaker_id_map").items()
             },
-            vowel_clusters=clusters_from_lists(mapping.get("vowel_clusters")),
+            vowel_clusters=tuple(sorted(clusters_of(mapping.get("vowel_clusters")))),
             language={str(key): str(value) for key, value in language.items()},
             **{name: value for name, value in given.items() if value is not None},
         )
@@ -155,26 +157,11 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return value
 
 
-def table_from_mapping(value: Any) -> dict[str, tuple[int, ...]]:
-    """Check a table phoneme -> id or list of ids. Raises ValueError."""
-    if not isinstance(value, Mapping) or not value:
-        raise ValueError("phoneme_id_map is not an object of phonemes with their ids")
-    table = {}
-    for phoneme, ids in value.items():
-        numbers = ids if isinstance(ids, Sequence) and not isinstance(ids, str) else [ids]
-        table[str(phoneme)] = tuple(_whole(f"the id of {phoneme!r}", number) for number in numbers)
-    return table
-
-
-def clusters_from_lists(value: Any) -> tuple[tuple[str, ...], ...]:
-    """Check vowel clusters, lists of phonemes. Raises ValueError."""
-    clusters = value or ()
-    if isinstance(clusters, str) or not all(
-        isinstance(cluster, list | tuple) and cluster and all(isinstance(part, str) for part in cluster)
-        for cluster in clusters
-    ):
-        raise ValueError('vowel_clusters are lists of phonemes, as in [["a", "ɪ"], ["a", "ʊ"]]')
-    return tuple(tuple(cluster) for cluster in clusters)
+def _table(value: Any, num_symbols: int) -> dict[str, tuple[int, ...]]:
+    try:
+        return dict(table_of(value, num_symbols))
+    except ValueError as error:
+        raise ValueError(f"phoneme_id_map: {error}") from None
 
 
 def _at(mapping: Mapping[str, Any], name: str) -> Any:
