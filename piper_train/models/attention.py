@@ -44,21 +44,21 @@ class RelativeSelfAttention(nn.Module):
 
     def _heads(self, x: Tensor) -> Tensor:
         """Split (batch, channels, tokens) into (batch, heads, tokens, head_dim)."""
-        return x.unflatten(1, (self.n_heads, self.head_dim)).transpose(-2, -1)
+        return x.view(x.size(0), self.n_heads, self.head_dim, x.size(-1)).transpose(-2, -1)
 
 
 def spread_near(near: Tensor) -> Tensor:
-    """Move (..., tokens, 2 * WINDOW + 1), by distance, to (..., tokens, tokens), by position; 0 for what is farther.
+    """Move (batch, heads, tokens, 2 * WINDOW + 1), by distance, to (.., tokens, tokens), by position; 0 where farther.
 
     A row of tokens + 2 * WINDOW + 1 columns, read as rows that are one shorter, moves right by one from row to row.
     """
-    tokens = near.size(-2)
+    batch, heads, tokens, _ = near.shape  # sizes, not unflatten: an exported graph must follow them
     rows = F.pad(near, (0, tokens)).flatten(-2)[..., : tokens * (tokens + 2 * WINDOW)]
-    return rows.unflatten(-1, (tokens, tokens + 2 * WINDOW))[..., WINDOW : WINDOW + tokens]
+    return rows.view(batch, heads, tokens, tokens + 2 * WINDOW)[..., WINDOW : WINDOW + tokens]
 
 
 def collect_near(full: Tensor) -> Tensor:
-    """Pick of (..., tokens, tokens), by position, the (..., tokens, 2 * WINDOW + 1) near the diagonal, by distance."""
-    tokens = full.size(-1)
+    """Pick of (batch, heads, tokens, tokens), by position, (.., tokens, 2 * WINDOW + 1) near the diagonal, by distance."""
+    batch, heads, tokens, _ = full.shape
     rows = F.pad(F.pad(full, (WINDOW, WINDOW)).flatten(-2), (0, tokens))
-    return rows.unflatten(-1, (tokens, tokens + 2 * WINDOW + 1))[..., : 2 * WINDOW + 1]
+    return rows.view(batch, heads, tokens, tokens + 2 * WINDOW + 1)[..., : 2 * WINDOW + 1]
