@@ -130,6 +130,8 @@ class ResolutionDiscriminator(nn.Module):
 
 
 def _judge(x: Tensor, convs: nn.ModuleList, conv_post: nn.Module) -> Verdict:
+    if x.device.type == "cpu" and x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)  # a step takes a fifth less time in MRD, little less in MPD
     features = []
     for conv in convs:
         x = F.leaky_relu(conv(x), SLOPE)

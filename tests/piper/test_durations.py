@@ -134,6 +134,18 @@ def test_noise_that_is_not_given_is_drawn_anew_each_time():
 
 
 @pytest.mark.parametrize("predictor", [DurationPredictor, StochasticDurationPredictor])
+@torch.no_grad()
+def test_under_autocast_the_loss_stays_float32_and_close(predictor, x_mask):
+    part = predictor(VitsConfig(hidden_channels=8)).eval()
+    x, noise, w = _normal(BATCH, 8, TOKENS).float(), _normal(BATCH, 2, TOKENS).float(), 400 * x_mask.float()
+    expected = part.loss(x, x_mask.float(), w, None, noise)
+    with torch.autocast("cpu", torch.bfloat16):
+        made = part.loss(x, x_mask.float(), w, None, noise)
+    assert made.dtype == torch.float32
+    torch.testing.assert_close(made, expected, rtol=0.02, atol=0.1)
+
+
+@pytest.mark.parametrize("predictor", [DurationPredictor, StochasticDurationPredictor])
 def test_durations_learn_what_they_are_shown(predictor):
     """Tokens of kind 0 last 2 frames and those of kind 1 last 9; a constant would be 64 % of the mean away."""
     torch.manual_seed(0)

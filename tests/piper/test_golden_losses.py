@@ -16,7 +16,7 @@ NAMES = {"loss_g", "loss_d", "mel", "kl", "dur", "fm", "gen", "disc"}
 NAMES_MRD = {*NAMES, "mrd_fm", "mrd_gen", "mrd_disc"}
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", TINY[1:])
 @torch.no_grad()
 def test_losses_are_the_golden_ones(piper_golden, name):
     said = piper_golden(f"{name}.json")
@@ -35,6 +35,7 @@ def test_a_step_of_training_is_the_golden_one(piper_golden, name):
     said = piper_golden(f"{name}.json")
     model = GoldenModel(said, piper_golden(f"{name}.npz"))
     _, losses = model.losses()
+    _check_losses(losses, said["train"]["losses"], 1e-4)
     model.backward(losses)
     _check_gradients(model, {**said["train"]["grad_norms"], **said["train"]["grad_norms_d"]})
     model.step()
