@@ -1,0 +1,238 @@
+"""The command `fit`: Lightning's CLI with our module, data, callbacks, and answers to what goes wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from jsonargparse import ArgumentError
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from fish_speech.errors import DONE, INTERRUPTED, UserError
+from fish_speech.ranks import is_first_process
+from fish_speech.training.callbacks import AtomicCheckpointIO
+
+from ..checkpoints import read_checkpoint
+from ..data.datamodule import PiperDataModule
+from ..log import setup
+from ..models.config import VitsConfig
+from ..quality import quality_of
+from .callbacks import ProgressLines, SpokenSentences, StopBetweenSteps
+from .continuing import defaults_of, newest_checkpoint, options_of, refuse_changes, refuse_reached
+from .keeping import VoiceCheckpoints
+from .module import VitsModule
+from .processes import choose_strategy
+
+log = logging.getLogger(__name__)
+
+_LINKS = (
+    ("data.batch_size", "model.batch_size"),
+    ("data.num_symbols", "model.num_symbols"),
+    *((f"model.{name}", f"data.{name}") for name in ("num_speakers", "sample_rate", "filter_length", "hop_length")),
+    *((f"model.{name}", f"data.{name}") for name in ("win_length", "segment_size")),
+)
+
+
+class Fit(LightningCLI):
+    """Parses the command line, makes module, data and trainer, and fits."""
+
+    def __init__(self, words: Sequence[str]):
+        self.words = list(words)
+        super().__init__(
+            VitsModule,
+            PiperDataModule,
+            save_config_callback=SaveConfigCallback,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={
+                "max_epochs": -1,
+                "num_sanity_val_steps": 0,
+                "use_distributed_sampler": False,  # the data module's own sampler knows the processes
+                "enable_progress_bar": sys.stderr.isatty(),
+                "enable_model_summary": False,
+            },
+            seed_everything_default=0,
+            parser_kwargs={
+                "prog": "python -m piper_train",
+                "exit_on_error": False,
+                "fit": {"exit_on_error": False},
+            },
+            args=self.words,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {"fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"}}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        for source, target in _LINKS:
+            parser.link_arguments(source, target)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.add_lightning_class_args(VoiceCheckpoints, "checkpoint")
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's would refuse what published checkpoints hold; see continuing."""
+        options = self.config["fit"]
+        given = options.get("ckpt_path")
+        if not given:
+            return
+        path = newest_checkpoint(options["trainer"]) if given == "last" else Path(given)
+        checkpoint = read_checkpoint(path)
+        if checkpoint.is_own:
+            refuse_reached(checkpoint, options["trainer"])
+        elif options["model"].get("warmstart_ckpt"):
+            raise UserError(
+                f"both --ckpt_path {path} and --model.warmstart_ckpt are given",
+                "the first was not made by this training, so it is a start with its weights, as the second",
+                "give one of them",
+            )
+        stored = options_of(checkpoint)
+        self._subcommand_parsers["fit"].set_defaults(defaults_of(stored))
+        self.config = self.parser.parse_args(self.words)
+        options = self.config["fit"]
+        refuse_changes(checkpoint, stored, options["model"].as_dict())
+        if checkpoint.is_own:
+            log.info("going on exactly from %s: %d epochs done", path, checkpoint.epochs_done)
+            options["ckpt_path"] = str(path)
+        else:
+            log.info("%s was not made by this training: its weights are the start, from epoch 0", path)
+            options["ckpt_path"], options["model"]["warmstart_ckpt"] = None, str(path)
+
+    def before_instantiate_classes(self) -> None:
+        options = self.config["fit"]
+        trainer = options["trainer"]
+        self.accumulate = int(trainer.get("accumulate_grad_batches") or 1)
+        trainer["accumulate_grad_batches"] = 1  # the module does it
+        if trainer.get("gradient_clip_val"):
+            raise UserError(
+                "trainer.gradient_clip_val has no place here",
+                "VITS trains without; two networks learn in turn",
+                "leave it out, or lower --model.learning_rate",
+            )
+        with contextlib.suppress(ValueError):  # the module will say it
+            quality = quality_of(VitsConfig.from_mapping(options["model"].as_dict()))
+            if "quality" in options["data"] and options["data"]["quality"] is None:
+                options["data"]["quality"] = quality
+
+    def instantiate_trainer(self, **options: Any) -> L.Trainer:
+        given = self._get(self.config_init, "trainer")
+        strategy = choose_strategy(given["strategy"], str(given["accelerator"]), given["devices"], given["num_nodes"])
+        plugins = given.get("plugins") or []
+        plugins = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        if given.get("logger") in (None, True):  # Lightning's default, and without a file for the network's graph
+            options["logger"] = TensorBoardLogger(given.get("default_root_dir") or Path.cwd())
+        given["callbacks"] = [
+            *(given.get("callbacks") or []), StopBetweenSteps(), ProgressLines(), SpokenSentences()
+        ]  # fmt: skip
+        return super().instantiate_trainer(strategy=strategy, plugins=plugins, **options)
+
+    def after_instantiate_classes(self) -> None:
+        seed = int(self._get(self.config, "seed_everything") or 0)
+        self.model.seed = self.datamodule.seed = seed
+        self.model.accumulate = self.accumulate
+        if torch.cuda.is_available():
+            torch.set_float32_matmul_precision("high")  # TF32
+            torch.backends.cudnn.allow_tf32 = True
+
+    def fit(self, **options: Any) -> None:
+        """Train; turn what can go wrong into what a person can do."""
+        self._announce()
+        try:
+            self.trainer.fit(**{**options, "weights_only": None} if "weights_only" in options else options)
+        except SystemExit:  # Lightning's answer to KeyboardInterrupt
+            raise KeyboardInterrupt from None
+        except (RuntimeError, MemoryError) as error:
+            from fish_speech.training.memory import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
+            raise self._out_of_memory(error) from error
+
+    def _announce(self) -> None:
+        trainer = self.trainer
+        timed = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        if trainer.max_epochs == -1 and trainer.max_steps == -1 and not timed:
+            log.info(
+                "training has no end: Ctrl+C saves and stops it (--trainer.max_epochs N gives it one); "
+                "--ckpt_path last goes on"
+            )
+
+    @property
+    def kept(self) -> VoiceCheckpoints:
+        """The callback that saves."""
+        return next(callback for callback in self.trainer.callbacks if isinstance(callback, VoiceCheckpoints))  # type: ignore[attr-defined]
+
+    def _out_of_memory(self, error: BaseException) -> UserError:
+        saved, data = self.kept.last, self.datamodule
+        go_on = f"--ckpt_path {saved} goes on" if saved else "nothing had been saved yet"
+        return UserError(
+            f"memory ran out in epoch {data.epoch}, batch {data.batches_done} (--data.batch_size {data.batch_size})",
+            str(error).split("\n")[0][:200],
+            f"lower --data.batch_size (with --trainer.accumulate_grad_batches a step still sees as many clips), leave out "
+            f"long clips with --data.max_seconds, or use --trainer.precision 16-mixed or bf16-mixed on a GPU; {go_on}",
+        )
+
+    def finish(self) -> int:
+        """Say where the run ended; 130 if it was stopped before its end."""
+        trainer, last = self.trainer, self.kept.last
+        stopped = any(isinstance(c, StopBetweenSteps) and c.stopped for c in trainer.callbacks)  # type: ignore[attr-defined]
+        epochs = self.datamodule.epoch
+        reached = epochs == trainer.max_epochs or 0 < trainer.max_steps <= trainer.global_step
+        if trainer.is_global_zero and last is None:
+            log.info("nothing was trained")
+        if stopped and not reached:
+            if trainer.is_global_zero and last is not None:
+                log.info("stopped in epoch %d; --ckpt_path %s goes on exactly", epochs, last)
+            return INTERRUPTED
+        if trainer.is_global_zero and last is not None:
+            sys.stdout.write(f"trained {epochs} epochs: {last}\n")
+        return DONE
+
+
+def train(words: Sequence[str]) -> int:
+    """Run the command; return the exit code. Raises UserError for what a person can mend."""
+    setup()
+    quiet()
+    try:
+        return Fit(words).finish()
+    except ArgumentError as error:
+        raise UserError(
+            "the command line is not understood",
+            " ".join(str(error).split())[:600],
+            "python -m piper_train fit --help lists the options",
+        ) from None
+    except MisconfigurationException as error:
+        raise UserError("the trainer.* options do not go together", str(error), "correct or leave them out") from error
+
+
+def quiet() -> None:
+    """Leave out what Lightning says of itself; of several processes only the first speaks."""
+    if not is_first_process():
+        for name in ("fish_speech", "piper_train"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*exists and is not empty.*",
+        ".*isinstance.treespec, LeafSpec.*",
+        ".*use `self.log.*sync_dist=True.*",  # they are equal in all processes
+        ".*smaller than the logging interval.*",
+        "(?s).*does not round-trip.*",  # a tuple in a yaml
+        ".*LightningCLI's args parameter.*",
+        ".*ModelCheckpoint.*manual optimization.*",
+        ".*lr_scheduler.step.*before.*optimizer.step.*",  # where 16-mixed leaves out the first steps
+        ".*your dataloader is not resumable.*",  # the data module is
+    ):
+        warnings.filterwarnings("ignore", message=message)

@@ -1,0 +1,344 @@
+"""Whole trainings of a small voice through the command line; the discriminators are the real ones, and so all is slow.
+
+Sounds are generated, phonemes are the text's code points, and 7 of 8 clips make 2 batches of an epoch.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from fish_speech.errors import UserError
+from piper_train.cli import main
+from piper_train.training.module import VitsModule
+
+from .sung import SMALL, command, write_sung
+from .test_checkpoints import write_published
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
+EPOCHS = "--trainer.max_epochs=2"
+
+
+@pytest.fixture(scope="module")
+def sung(tmp_path_factory):
+    return write_sung(tmp_path_factory.mktemp("sung"), 8)
+
+
+@pytest.fixture()
+def root(tmp_path):
+    """Where a run writes; its checkpoints, of half a gigabyte, go when the test is over."""
+    yield tmp_path / "run"
+    shutil.rmtree(tmp_path, ignore_errors=True)
+
+
+def fit(csv, root, *more, small=SMALL):
+    return main(command(csv, root, "--data.batch_size=4", *more, small=small))
+
+
+def last_of(root, version=None):
+    found = (root / "lightning_logs").glob(f"version_{'*' if version is None else version}/checkpoints/last.ckpt")
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def read(path):
+    return torch.load(path, weights_only=True, mmap=True)
+
+
+@pytest.fixture(scope="module")
+def whole(sung, tmp_path_factory):
+    """Folder of a run of two epochs that never stopped."""
+    root = tmp_path_factory.mktemp("whole")
+    assert fit(sung, root, EPOCHS, "--model.lr_decay=0.5", "--model.lr_decay_d=0.25") == 0
+    yield root
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def go_on(sung, root, *more):
+    return fit(sung, root, EPOCHS, "--model.lr_decay=0.5", "--model.lr_decay_d=0.25", *more)
+
+
+def assert_equal_runs(left, right):
+    """Weights, optimizers, schedulers, position in the data and counters, bit for bit."""
+    a, b = read(left), read(right)
+    assert a["state_dict"].keys() == b["state_dict"].keys()
+    for name, tensor in a["state_dict"].items():
+        assert torch.equal(tensor, b["state_dict"][name]), name
+    for one, other in zip(a["optimizer_states"], b["optimizer_states"], strict=True):
+        assert one["param_groups"] == other["param_groups"]
+        for number, state in one["state"].items():
+            for name, tensor in state.items():
+                assert torch.equal(tensor, other["state"][number][name]), (number, name)
+    for name in ("lr_schedulers", "epoch", "global_step", "piper_train", "PiperDataModule", "voice_config"):
+        assert a[name] == b[name], name
+
+
+def test_a_run_leaves_its_config_logs_and_checkpoints(whole, sung):
+    folder = whole / "lightning_logs" / "version_0"
+    assert {path.name for path in folder.iterdir()} >= {"config.yaml", "hparams.yaml", "checkpoints"}
+    assert yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))["data"]["espeak_voice"] == "en"
+    names = sorted(path.name for path in (folder / "checkpoints").iterdir())
+    assert names[-1] == "last.ckpt" and len(names) == 3
+    for epoch, name in enumerate(names[:2]):
+        assert name.startswith(f"epoch={epoch}-val_mel=")
+    content = read(folder / "checkpoints" / "last.ckpt")
+    assert content["global_step"] == 8 and content["epoch"] == 1  # two steps of each of four batches
+    assert (
+        content["voice_config"]["audio"]["sample_rate"] == 22050 and content["voice_config"]["espeak"]["voice"] == "en"
+    )
+    assert content["hyper_parameters"]["hidden_channels"] == 32
+    assert (sung.parent / "config.json").is_file()
+
+
+def test_learning_rates_decay_once_an_epoch(whole):
+    content = read(last_of(whole))
+    rates = [state["param_groups"][0]["lr"] for state in content["optimizer_states"]]
+    assert rates == [2e-4 * 0.5**2, 1e-4 * 0.25**2]
+    assert [state["last_epoch"] for state in content["lr_schedulers"]] == [2, 2]
+
+
+def test_tensorboard_shows_scalars_and_audio_of_a_tiny_data_set(whole):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(whole / "lightning_logs" / "version_0"), {"audio": 0, "scalars": 0})
+    events.Reload()
+    scalars = set(events.Tags()["scalars"])
+    assert scalars >= {
+        "loss_g", "loss_d", "learning_rate", "learning_rate_d", "val_loss",
+        *(f"{stage}_{name}" for stage in ("train", "val") for name in ("mel", "kl", "dur", "fm", "gen", "disc")),
+    }  # fmt: skip
+    assert len(events.Scalars("train_mel")) == 2 and len(events.Scalars("val_mel")) == 2
+    assert [event.value for event in events.Scalars("learning_rate")] == pytest.approx([2e-4, 1e-4])
+    tags = events.Tags()["audio"]
+    assert len(tags) == 2 and any(" " in tag for tag in tags)
+    assert all(event.sample_rate == 22050 and event.length_frames > 0 for event in events.Audio(tags[0]))
+
+
+def test_a_run_resumed_after_an_epoch_equals_one_that_never_stopped(sung, whole, root):
+    assert go_on(sung, root, "--trainer.max_epochs=1") == 0
+    assert go_on(sung, root, "--ckpt_path", str(last_of(root))) == 0
+    assert_equal_runs(last_of(root, 1), last_of(whole))
+
+
+def test_a_run_limited_by_steps_resumes_exactly_too(sung, whole, root):
+    assert go_on(sung, root, "--trainer.max_steps=2") == 0
+    assert read(last_of(root))["piper_train"]["batches_done"] == 1
+    assert go_on(sung, root, "--trainer.max_steps=4", "--ckpt_path=last") == 0
+    assert read(last_of(root))["piper_train"]["epochs_done"] == 1
+    assert go_on(sung, root, "--ckpt_path=last") == 0
+    assert_equal_runs(last_of(root), last_of(whole))
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_a_run_stopped_within_an_epoch_is_saved_and_goes_on_exactly(sung, whole, root, monkeypatch, batch):
+    """Whether Ctrl+C comes in the first batch of the first epoch or in its last."""
+    watch = VitsModule._watch
+
+    def interrupted(self, values):
+        if (self.data.epoch, self.data.batches_done) == (0, batch):
+            signal.raise_signal(signal.SIGINT)
+        return watch(self, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VitsModule, "_watch", interrupted)
+        assert go_on(sung, root) == 130
+    record = read(last_of(root))["piper_train"]
+    assert (record["epochs_done"], record["batches_done"]) == ((0, 1) if batch == 0 else (1, 0))
+    assert go_on(sung, root, "--ckpt_path", "last") == 0
+    assert_equal_runs(last_of(root, 1), last_of(whole))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process on SIGTERM")
+def test_sigterm_ends_a_run_with_a_checkpoint_and_code_130(sung, whole, root):
+    words = command(sung, root, "--data.batch_size=4", EPOCHS, "--model.lr_decay=0.5", "--model.lr_decay_d=0.25")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "piper_train", *words],
+        cwd=sung.parent, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    said = ""
+    for line in process.stderr:
+        said += line
+        if line.startswith("epoch 0"):
+            time.sleep(0.2)
+            process.send_signal(signal.SIGTERM)
+            break
+    said += process.communicate(timeout=300)[1]
+    assert process.returncode == 130, said
+    assert "stopped in epoch" in said and "Traceback" not in said
+    assert go_on(sung, root, "--ckpt_path", "last") == 0
+    assert_equal_runs(last_of(root, 1), last_of(whole))
+
+
+def test_a_run_that_has_reached_its_epochs_is_an_error_before_anything_is_prepared(sung, whole, root):
+    with pytest.raises(UserError, match="has 2 epochs behind it, and --trainer.max_epochs is 2"):
+        go_on(sung, root, "--ckpt_path", str(last_of(whole)))
+    assert not root.exists()
+
+
+def test_other_options_than_the_checkpoint_s_are_an_error(sung, whole, root):
+    small = tuple(word for word in SMALL if "n_layers" not in word)
+    with pytest.raises(UserError, match=r"model\.n_layers: 2 there, 3 here"):
+        fit(sung, root, "--model.n_layers=3", "--ckpt_path", str(last_of(whole)), small=small)
+    with pytest.raises(UserError, match=r"model\.lr_decay: 0\.5 there, 0\.9 here"):
+        fit(sung, root, "--model.lr_decay=0.9", "--ckpt_path", str(last_of(whole)))
+
+
+def test_a_resumed_run_needs_no_model_options(sung, whole, root):
+    assert fit(sung, root, "--trainer.max_epochs=3", "--ckpt_path", str(last_of(whole)), small=()) == 0
+    content = read(last_of(root))
+    assert content["hyper_parameters"]["lr_decay"] == 0.5 and content["piper_train"]["epochs_done"] == 3
+
+
+def test_another_batch_size_begins_the_broken_off_epoch_anew(sung, root, monkeypatch, caplog):
+    watch = VitsModule._watch
+
+    def interrupted(self, values):
+        signal.raise_signal(signal.SIGINT)
+        return watch(self, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VitsModule, "_watch", interrupted)
+        assert fit(sung, root, EPOCHS) == 130
+    messages = told(monkeypatch)
+    assert fit(sung, root, "--trainer.max_epochs=1", "--data.batch_size=3", "--ckpt_path=last") == 0
+    assert any("clips of a step 3 instead of 4" in line for line in messages)
+    assert any("epoch 0, which was broken off, begins anew" in line for line in messages)
+    record = read(last_of(root))["piper_train"]
+    assert (record["epochs_done"], record["batches_done"]) == (1, 0)
+    assert read(last_of(root))["global_step"] == 2 + 2 * 3  # one batch of before, three of the whole epoch
+
+
+def told(monkeypatch):
+    """The log's lines from here on."""
+    import logging
+
+    messages = []
+
+    class Listener(logging.Handler):
+        def emit(self, record):
+            messages.append(record.getMessage())
+
+    listener = Listener()
+    monkeypatch.setattr("piper_train.training.command.setup", lambda: None)
+    for name in ("piper_train", "fish_speech"):
+        logger = logging.getLogger(name)
+        monkeypatch.setattr(logger, "handlers", [listener])
+        monkeypatch.setattr(logger, "level", logging.INFO)
+        logger.manager._clear_cache()
+    return messages
+
+
+def test_training_without_an_end_says_so(sung, root, monkeypatch):
+    messages = told(monkeypatch)
+    watch = VitsModule._watch
+
+    def interrupted(self, values):
+        signal.raise_signal(signal.SIGINT)
+        return watch(self, values)
+
+    monkeypatch.setattr(VitsModule, "_watch", interrupted)
+    assert fit(sung, root) == 130
+    assert any("training has no end" in line for line in messages)
+
+
+def test_a_rate_that_drives_the_weights_away_ends_with_a_clear_message(sung, root):
+    with pytest.raises(UserError, match="run out of numbers|no numbers any more") as error:
+        fit(sung, root, EPOCHS, "--model.learning_rate=1e30")
+    assert "--model.learning_rate" in error.value.fix
+
+
+def test_memory_that_runs_out_is_told_and_what_was_learnt_is_saved(sung, whole, root, monkeypatch):
+    from piper_train.training import module
+
+    losses_of = module.losses_of
+    calls = []
+
+    def too_large(*arguments):
+        calls.append(1)
+        if len(calls) == 5:  # two batches and a validation, a batch, and now: the second batch of the second epoch
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return losses_of(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "losses_of", too_large)
+        with pytest.raises(UserError, match="memory ran out in epoch 1, batch 1") as error:
+            go_on(sung, root)
+    assert "lower --data.batch_size" in error.value.fix and str(last_of(root)) in error.value.fix
+    assert read(last_of(root))["piper_train"]["batches_done"] == 1
+    assert go_on(sung, root, "--ckpt_path=last") == 0
+    assert_equal_runs(last_of(root, 1), last_of(whole))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(sung, whole, root, monkeypatch):
+    import errno
+
+    from fish_speech import checkpoint
+
+    write, written = checkpoint._WholeWriter.write, []
+
+    def full(self, data):
+        written.append(len(memoryview(data).cast("B")))
+        if sum(written) > 900_000_000:  # in the middle of the second checkpoint of 560 MB
+            self.error = OSError(errno.ENOSPC, "No space left on device")
+            raise self.error
+        return write(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint._WholeWriter, "write", full)
+        with pytest.raises(OSError, match="No space left"):
+            go_on(sung, root)
+    assert read(last_of(root))["piper_train"]["epochs_done"] == 1
+    assert {path.name for path in last_of(root).parent.iterdir() if path.name.startswith(".partial")} == set()
+    assert go_on(sung, root, "--ckpt_path=last") == 0
+    assert_equal_runs(last_of(root, 1), last_of(whole))
+
+
+def test_a_published_checkpoint_by_ckpt_path_is_a_start_from_epoch_0(sung, root, small_piper_config, monkeypatch):
+    path = write_published(root.parent / "published.ckpt", small_piper_config)
+    messages = told(monkeypatch)
+    assert fit(sung, root, "--trainer.max_epochs=1", "--ckpt_path", str(path), small=SMALL[-1:]) == 0
+    assert any("not made by this training" in line for line in messages)
+    assert any(line.startswith("warm start from") for line in messages)
+    content = read(last_of(root))
+    assert content["epoch"] == 0 and content["global_step"] == 4
+    assert content["hyper_parameters"]["hidden_channels"] == 32
+    start = read_published(path)
+    moved = [(content["state_dict"][name] - tensor).abs().max() for name, tensor in start.items()]
+    assert max(moved) <= 2 * 2e-4 * 1.5  # two steps of at most about the learning rate each
+
+
+def read_published(path):
+    return torch.load(path, weights_only=False)["state_dict"]
+
+
+def test_a_checkpoint_of_another_quality_is_refused_by_either_way(sung, root, small_piper_config):
+    path = write_published(root.parent / "published.ckpt", small_piper_config, upsample_initial_channel=64)
+    for way in ("--ckpt_path", "--model.warmstart_ckpt"):
+        with pytest.raises(UserError, match="decoder 64.* decoder 32|64 there, 32 here"):
+            fit(sung, root, "--trainer.max_epochs=1", way, str(path))
+
+
+def test_bfloat16_training_is_finite_and_close_to_float32(sung, whole, root):
+    assert go_on(sung, root, "--trainer.max_epochs=1", "--trainer.precision=bf16-mixed") == 0
+    content = read(last_of(root))
+    assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in content["state_dict"].values())
+    mel = [float(name.split("val_mel=")[1][:6]) for name in sorted(
+        path.name for path in [*last_of(root).parent.glob("epoch=0*"), *last_of(whole).parent.glob("epoch=0*")]
+    )]  # fmt: skip
+    assert abs(mel[0] - mel[1]) < 0.05 * mel[1]  # bfloat16 keeps 8 bits: 0.4 % of each value
+
+
+def test_steps_of_gathered_batches_equal_those_of_one_batch(sung, root):
+    """Four clips of a step at once, or two and two: the guide's answer to lack of memory."""
+    assert fit(sung, root / "a", "--trainer.max_epochs=1", "--data.batch_size=7", "--model.learning_rate=1e-5") == 0
+    more = ("--data.batch_size=4", "--trainer.accumulate_grad_batches=2", "--model.learning_rate=1e-5")
+    assert fit(sung, root / "b", "--trainer.max_epochs=1", *more) == 0
+    assert read(last_of(root / "a"))["global_step"] == read(last_of(root / "b"))["global_step"] == 2
