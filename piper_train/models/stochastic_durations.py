@@ -81,7 +81,7 @@ class StochasticDurationPredictor(nn.Module):
         """
         x = self._encode(x, x_mask, g)
         z = self._noise(noise, _at_least_float32(x_mask)) * noise_scale
-        # As published voices are spoken: the spline step next to the affine one takes no part in drawing.
+        # The last spline step on the way back bends only the channel that is thrown away: leave it out.
         spared = next(step for step in self.flows if isinstance(step, SplineStep))
         for step in reversed(self.flows):
             if step is not spared:
