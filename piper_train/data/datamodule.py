@@ -58,7 +58,7 @@ class PiperDataModule(lightning.LightningDataModule):
         voice_name: name of the data set in config.json
         sample_rate: Hz of the voice; recordings are resampled
         audio_dir: folder of the recordings; without it that of csv_path, and its wavs/
-        alignments_dir: not used
+        alignments_dir: has no effect, and is refused
         num_symbols: rows of the phoneme embedding
         num_speakers: speakers of the voice
         batch_size: clips of a batch in each process
@@ -121,6 +121,8 @@ class PiperDataModule(lightning.LightningDataModule):
         seed: int = 0,
     ):
         super().__init__()
+        if alignments_dir is not None:
+            raise UserError("alignments_dir has no effect", "alignments are found while training", "leave it out")
         if batch_size < 1 or num_workers < 0 or num_test_examples < 0 or not 0 <= validation_split <= 0.5:
             raise UserError(
                 "the options of the data set do not fit",
@@ -193,10 +195,10 @@ class PiperDataModule(lightning.LightningDataModule):
         """All processes must see the same clips, or their batches would not fit together."""
         if self.trainer is None or self.trainer.world_size == 1:
             return
-        mine = self.fingerprint()
-        if self.trainer.strategy.broadcast(mine) != mine:
+        mine, strategy = self.fingerprint(), self.trainer.strategy
+        if not strategy.reduce_boolean_decision(strategy.broadcast(mine) == mine):  # every process ends, none waits
             raise UserError(
-                f"process {self.trainer.global_rank} has other data than the first one",
+                "the processes have different data",
                 f"{self.request.cache_dir} was prepared anew in between, or differs between the machines",
                 "start the command again, with the same data on every machine",
             )

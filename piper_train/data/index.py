@@ -120,7 +120,7 @@ class Index:
         """Write it whole or not at all."""
         import safetensors.numpy
 
-        facts = {"version": str(_VERSION), "facts": json.dumps(self.facts, ensure_ascii=False)}
+        facts = {"version": str(_VERSION), "facts": json.dumps(self.facts, ensure_ascii=False), "sum": self._sum()}
         with atomic_path(path) as temporary:
             safetensors.numpy.save_file(
                 {name: np.ascontiguousarray(array) for name, array in self.arrays.items()}, temporary, facts
@@ -138,9 +138,16 @@ class Index:
                     return None
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             index = cls(arrays, json.loads(said["facts"]))
-            return index if index._is_whole() else None
+            return index if index._is_whole() and said["sum"] == index._sum() else None
         except (OSError, ValueError, LookupError, TypeError, safetensors.SafetensorError, RecursionError):
             return None
+
+    def _sum(self) -> str:
+        """A checksum of everything, so that what was damaged on the disk is made anew."""
+        digest = hashlib.blake2b(json.dumps(self.facts).encode(), digest_size=16)
+        for name in sorted(self.arrays):
+            digest.update(np.ascontiguousarray(self.arrays[name]).tobytes())
+        return digest.hexdigest()
 
     def _is_whole(self) -> bool:
         """Whether the arrays fit each other, so that no item can lie outside of them."""

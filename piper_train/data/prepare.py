@@ -36,7 +36,7 @@ def prepare(request: PrepareRequest) -> Prepared:
     table = _table(request)
     found = read_rows(request.csv_path, request.audio_dir, request.num_speakers, request.dataset_type)
     rows_in_all, left_out = len(found.rows) + found.left_out.total, found.left_out
-    request.cache_dir.mkdir(parents=True, exist_ok=True)
+    _make_cache(request.cache_dir)
     _refuse_foreign_config(request.config_path)
     remove_leftovers(request.cache_dir)
     before = newest_index(request.cache_dir)
@@ -92,6 +92,15 @@ def _remove_superseded(request: PrepareRequest, index: Index, before: Index | No
     for clip in before:
         if now.get(clip.recording, clip.content) != clip.content and clip.content not in used:
             entry_path(request.cache_dir, clip.content, request.preparation).unlink(missing_ok=True)
+
+
+def _make_cache(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(
+            f"{folder} cannot be made", "a file of that name is in the way", "choose another --data.cache_dir"
+        ) from None
 
 
 def _table(request: PrepareRequest) -> PhonemeTable:

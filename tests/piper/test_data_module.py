@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import pickle
 import shutil
+import subprocess
+import sys
 import tracemalloc
 from itertools import chain
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +27,8 @@ from piper_train.data.split import split_clips
 from piper_train.models.spectrogram import linear_spectrogram
 
 from .data_sets import RATE, text_of, tone, write_data_set
+
+REPO = Path(__file__).parents[2]
 
 
 def contents(count: int) -> list[bytes]:
@@ -278,7 +285,7 @@ def test_reading_an_epoch_holds_a_batch_not_the_data(tmp_path):
 
 
 def test_options_that_make_no_sense_are_refused(tmp_path):
-    for wrong in ({"batch_size": 0}, {"validation_split": 0.9}, {"num_workers": -1}):
+    for wrong in ({"batch_size": 0}, {"validation_split": 0.9}, {"num_workers": -1}, {"alignments_dir": "x"}):
         with pytest.raises(UserError):
             PiperDataModule(**{**_options(tmp_path / "metadata.csv"), **wrong})
 
@@ -322,3 +329,66 @@ def test_lightning_trains_on_the_batches_and_resumes_in_the_middle_of_an_epoch(d
 def test_the_texts_of_the_index_are_those_of_the_data_set(data_set):
     index = module_for(data_set).clips.index
     assert [clip.text for clip in index] == [text_of(number) for number in range(24)]
+
+
+_TWO_PROCESSES = """
+import json, sys
+from pathlib import Path
+import lightning, torch
+from piper_train.data.datamodule import PiperDataModule
+
+class Seen(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen, self.validated = [], []
+
+    def training_step(self, batch, number):
+        self.seen.append(batch.clips.tolist())
+        data = self.trainer.datamodule
+        data.batches_done += 1
+        if data.batches_done == len(self.trainer.train_dataloader):
+            data.epoch, data.batches_done = data.epoch + 1, 0
+        return self.weight.sum() * batch.audio.mean()
+
+    def validation_step(self, batch, number):
+        self.validated.append(batch.clips.tolist())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+if __name__ == "__main__":
+    folder, out, processes = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    data = PiperDataModule(folder / "metadata.csv", out / "cache", "en-us", out / "config.json", "x", num_workers=0,
+                           phoneme_type="text", trim_silence=False, batch_size=6 // processes)
+    trainer = lightning.Trainer(accelerator="cpu", devices=processes, max_epochs=2, logger=False,
+        strategy="ddp" if processes > 1 else "auto", enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0)
+    module = Seen()
+    trainer.fit(module, data)
+    said = {"seen": module.seen, "validated": module.validated, "fingerprint": data.fingerprint()}
+    (out / f"{processes}-{trainer.global_rank}.json").write_text(json.dumps(said))
+"""
+
+
+@pytest.mark.slow
+def test_two_real_processes_train_on_the_batches_of_one(tmp_path):
+    path = write_data_set(tmp_path / "set", 25)
+    script = tmp_path / "two_processes.py"
+    script.write_text(_TWO_PROCESSES, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(REPO)}
+
+    def said(processes: int) -> list[dict]:
+        out = tmp_path / str(processes)  # a cache of its own: the second rank reads what the first has just made
+        out.mkdir()
+        command = [sys.executable, str(script), str(path.parent), str(out), str(processes)]
+        subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+        return [json.loads((out / f"{processes}-{rank}.json").read_text()) for rank in range(processes)]
+
+    (alone,), (first, second) = said(1), said(2)
+    assert first["fingerprint"] == second["fingerprint"] == alone["fingerprint"]
+    for kind in ("seen", "validated"):
+        assert [sorted(a + b) for a, b in zip(first[kind], second[kind], strict=True)] == [
+            sorted(x) for x in alone[kind]
+        ]
+    assert len(alone["seen"]) == 2 * 4

@@ -127,7 +127,7 @@ def test_torn_entries_are_made_anew(six, harm):
     np.testing.assert_array_equal(read_sound(path), sound)
 
 
-@pytest.mark.parametrize("harm", ["cut", "noise", "pickle"])
+@pytest.mark.parametrize("harm", ["cut", "noise", "pickle", "flipped"])
 def test_a_torn_index_is_made_anew_and_never_run(six, harm, tmp_path):
     first = prepare(request_for(six))
     path = index_path(six.parent / ".cache", request_for(six).key())
@@ -137,7 +137,9 @@ def test_a_torn_index_is_made_anew_and_never_run(six, harm, tmp_path):
             return (Path.touch, (tmp_path / "ran",))
 
     whole = path.read_bytes()
-    path.write_bytes({"cut": whole[:-9], "noise": os.urandom(99), "pickle": pickle.dumps(Evil())}[harm])
+    flipped = whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:]
+    harmed = {"cut": whole[:-9], "noise": os.urandom(99), "pickle": pickle.dumps(Evil()), "flipped": flipped}
+    path.write_bytes(harmed[harm])
     assert Index.read(path) is None
     second = prepare(request_for(six))
     assert second.made == 0 and second.index.fingerprint() == first.index.fingerprint()
@@ -265,6 +267,7 @@ def test_a_file_that_is_no_config_is_not_overwritten(six):
         ("num_speakers", 0),
         ("espeak_voice", " "),
         ("vowel_clusters", "[[1]]"),
+        ("cache_dir", Path(__file__)),
     ],
 )
 def test_options_that_make_no_sense_are_refused(six, option, value):
