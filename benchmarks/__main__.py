@@ -1,7 +1,7 @@
 """Print how fast the toolkit trains, merges, encodes, decodes and generates on this machine, and in how much memory.
 
-Everything runs on random weights of Fish Speech 1.5's and of OpenAudio S1-mini's size, each measurement in a process of
-its own, one after another, beside a baseline measured in the same run.
+Everything runs on random weights of the sizes of Fish Speech 1.5, OpenAudio S1-mini and Piper voices, each measurement in
+a process of its own, one after another, beside a baseline measured in the same run.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,9 @@ from typing import Any
 import psutil
 
 from . import preparing
-from .process import Finished, run
+from .piper_table import PIPER_NOTES, piper_rows
+from .process import run
+from .table import Plan, Row, memory_rows
 
 VERSIONS = ("1.5", "s1-mini")
 FRAME_RATE = 44100 / 2048  # frames of the released codecs per second of sound, both the same
@@ -57,44 +59,6 @@ Generation, each way in a process of its own that loads the published format (bf
 Side by side: the same rows of both versions; s1-mini / 1.5 is above 1 where s1-mini takes more, or is faster"""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    what: str
-    value: float
-    unit: str
-    baseline: float | None = None
-    smaller_is_better: bool = True
-    version: str = ""  # of the model; empty: the row has to do with none
-
-    @property
-    def gain(self) -> float | None:
-        """How many times better than the baseline."""
-        if self.baseline is None:
-            return None
-        return self.baseline / self.value if self.smaller_is_better else self.value / self.baseline
-
-    def __str__(self) -> str:
-        baseline = "" if self.baseline is None else f"{self.baseline:12.3f}"
-        gain = "" if self.gain is None else f"{self.gain:9.2f}"
-        return f"{self.version:<8}{self.what:<58}{self.value:12.3f} {self.unit:<9}{baseline:>12}{gain:>9}".rstrip()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run of the benchmarks does."""
-
-    scale: str
-    quick: bool
-    version: str = VERSIONS[0]
-
-    def measure(self, name: str, *arguments: str | Path, repeats: int = 1) -> Finished:
-        """Run one measurement in a child process."""
-        size = ("--scale", self.scale, "--model-version", self.version)
-        return run("benchmarks.child", name, *size, "--repeats", str(1 if self.quick else repeats), *arguments)
-
-
 def train_rows(plan: Plan) -> Iterator[Row]:
     """Step time, throughput and memory of training on each batch, activations kept or recomputed."""
     for batch, repeats in (("1x256", 5), ("4x512", 3)):
@@ -111,7 +75,7 @@ def train_rows(plan: Plan) -> Iterator[Row]:
             yield Row(f"{name}: step", ours.figures["step_s"], "s", released.figures["step_s"])
             speeds = ours.figures["tokens_per_s"], released.figures["tokens_per_s"]
             yield Row(f"{name}: throughput", speeds[0], "tokens/s", speeds[1], smaller_is_better=False)
-            yield from _memory_rows(name, ours, released)
+            yield from memory_rows(name, ours, released)
 
 
 def merge_rows(plan: Plan) -> Iterator[Row]:
@@ -126,7 +90,7 @@ def merge_rows(plan: Plan) -> Iterator[Row]:
         released = plan.measure("merge-as-released", "--folder", base, "--output", Path(folder) / "released")
         size = (base / "model.pth").stat().st_size
     yield Row("merge: whole command", ours.seconds, "s", released.seconds)
-    yield from _memory_rows("merge", ours, released)
+    yield from memory_rows("merge", ours, released)
     yield Row("merge: model file", size / 1e9, "GB")
     yield Row(
         "merge: peak RSS / model file (at most 1.3)",
@@ -194,7 +158,7 @@ def generate_rows(plan: Plan) -> Iterator[Row]:
         if way in sounds:
             yield Row(f"{title}: first sound", sounds[way]["first_sound_s"], "s")
         yield Row(f"{title}: loading", figures["load_s"], "s", released.figures["load_s"])
-        yield from _memory_rows(title, ours, released)
+        yield from memory_rows(title, ours, released)
 
 
 def prepare_rows(plan: Plan) -> Iterator[Row]:
@@ -218,20 +182,15 @@ def prepare_rows(plan: Plan) -> Iterator[Row]:
                   memory[lengths[0]].peak_rss / 1e9)  # fmt: skip
 
 
-def _memory_rows(name: str, ours: Finished, released: Finished) -> Iterator[Row]:
-    yield Row(f"{name}: peak RSS", ours.peak_rss / 1e9, "GB", released.peak_rss / 1e9)
-    if ours.peak_anonymous and released.peak_anonymous:
-        yield Row(f"{name}: peak anonymous", ours.peak_anonymous / 1e9, "GB", released.peak_anonymous / 1e9)
-
-
 PARTS: dict[str, Callable[[Plan], Iterator[Row]]] = {
     "train": train_rows,
     "merge": merge_rows,
     "codec": codec_rows,
     "generate": generate_rows,
     "prepare": prepare_rows,
+    "piper": piper_rows,
 }
-OF_NO_MODEL = {"prepare"}
+OF_NO_MODEL = {"prepare", "piper"}  # of neither version
 
 
 def side_by_side(rows: Sequence[Row], versions: Sequence[str]) -> Iterator[str]:
@@ -312,7 +271,7 @@ def main(argv: list[str] | None = None) -> int:
     beside = list(side_by_side(rows, versions))
     if len(beside) > 1:
         print("\n" + "\n".join(beside))
-    print(f"\n{NOTES}")
+    print(f"\n{NOTES}\n{PIPER_NOTES}")
     if given.json:
         values = [{**asdict(row), "gain": row.gain} for row in rows]
         given.json.write_text(json.dumps({"machine": about, "scale": given.scale, "rows": values}, indent=2) + "\n")
