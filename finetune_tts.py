@@ -3,6 +3,7 @@
   python finetune_tts.py --project my_voice --data-dir training_data/my_voice --full-pipeline
   python finetune_tts.py --project my_voice --data-dir training_data/my_voice --full-pipeline --dry-run
   python finetune_tts.py --doctor
+  python finetune_tts.py --engine piper --help
 
 Each step runs as a process of its own and can be run alone. The same command again continues where it stopped.
 Exit code: 0 all done; 1 a step failed; 2 wrong request; 130 interrupted."""
@@ -23,6 +24,7 @@ from fish_speech.finetuning.request import check, fill_in
 from fish_speech.log import setup
 from fish_speech.prepare import flags as prepare_flags
 from fish_speech.versions import VERSIONS
+from piper_train.finetuning.engines import engine_of, refuse_other_engine
 
 log = logging.getLogger("fish_speech.finetune_tts")
 
@@ -30,6 +32,8 @@ log = logging.getLogger("fish_speech.finetune_tts")
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser; its help imports nothing heavy."""
     parser = flags.make_parser("finetune_tts.py", __doc__)
+    parser.add_argument("--engine", choices=("fish",),
+                        help="this one; piper trains small voices and has a help of its own")  # fmt: skip
     parser.add_argument("--project", help="name of the run: results/NAME, checkpoints/NAME-merged")
     parser.add_argument("--data-dir", type=Path, help="data set of prepare_dataset.py, or recordings to prepare")
     flags.add_model_version(parser)
@@ -146,8 +150,14 @@ def add_resuming(group: argparse._ActionsContainer) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse and check, then look or run."""
     argv = sys.argv[1:] if argv is None else argv
+    engine = engine_of(argv)
+    refuse_other_engine(argv, engine)
+    if engine == "piper":
+        from piper_train.finetuning.command import main as piper_main
+
+        return piper_main(argv)
     options = make_parser().parse_args(argv)
-    given = flags.given_flags(argv)
+    given = flags.given_flags(argv) - {"--engine"}
     setup()
     fill_in(options)
     work = check(options, given)

@@ -1,0 +1,89 @@
+"""`finetune_tts.py --engine piper`: parse and check, then look or run."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from fish_speech.arguments import given_flags
+from fish_speech.errors import DONE, UserError
+from fish_speech.log import setup
+
+from .flags import make_parser
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Do what the command line asks for; return the exit code."""
+    options = make_parser().parse_args(argv)
+    given = given_flags(argv)
+    setup()
+    if options.doctor:
+        return _doctor(options, given)
+    from .request import check
+
+    work, source = check(options, given)
+    from .places import Places
+
+    places = Places(options.project)
+    if options.list_checkpoints:
+        from .starts import listing
+
+        sys.stdout.write("\n".join(listing(places)) + "\n")
+        return DONE
+    from .steps import plan as planned
+
+    plan = planned(options, work, source, given)
+    if options.dry_run:
+        from .rehearsal import rehearse
+
+        return rehearse(options, work, plan)
+    from fish_speech.files import write_json
+    from fish_speech.pipeline import run_steps
+
+    if work.makes and not plan.finished:
+        log.warning("no --data-dir and no --teacher: a test data set of synthetic speech in %s", plan.source.folder)
+    if plan.finished:
+        log.info("%d epochs are trained already; the voice is left to export", plan.start.epochs_done)
+    elif work.trains:
+        log.info("%s", plan.start)
+        if not plan.start.continues:
+            write_json(places.record, plan.record())
+    code = run_steps(plan.steps, places.logs)
+    if code == DONE and work.builds and not plan.finished:
+        for line in left_out(places):
+            log.warning("%s", line)
+    if code == DONE and work.exports:
+        log.info('the voice speaks: python cli_tts.py "..." --model-path %s', places.voice)
+    return code
+
+
+def _doctor(options: object, given: set[str]) -> int:
+    from .request import WITH_DOCTOR
+
+    idle = sorted(given - WITH_DOCTOR)
+    if idle:
+        raise UserError(
+            f"{idle[0]} has no effect here", "--doctor looks at the machine and runs no step", "leave it out"
+        )
+    from .doctor import main as look
+
+    return look(options.device)  # type: ignore[attr-defined]
+
+
+def left_out(places: object) -> list[str]:
+    """Say again at the end which clips were left out, and why."""
+    import json
+
+    try:
+        record = json.loads((places.cache / "prepared.json").read_text(encoding="utf-8"))  # type: ignore[attr-defined]
+        groups = dict(record["left_out"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [
+        f"left out of training: {group['count']}, {reason}: {', '.join(group['names'][:3])}"
+        + ("; ..." if group["count"] > 3 else "")
+        for reason, group in groups.items()
+    ]
