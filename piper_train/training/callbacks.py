@@ -99,17 +99,30 @@ def _memory(device: torch.device) -> str:
 
 
 class SpokenSentences(Callback):
-    """Speaks the test sentences into TensorBoard at each validation, under their text, with the same noise each time."""
+    """Speaks the test sentences into TensorBoard at each validation, under their text, with the same noise each time.
+
+    Where nothing is held out, after each epoch.
+    """
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(pl_module, VitsModule):
+        if not trainer.sanity_checking and isinstance(pl_module, VitsModule):
+            self._speak(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if isinstance(pl_module, VitsModule) and not pl_module.data.has_validation:
+            self._speak(trainer, pl_module)
+
+    def _speak(self, trainer: L.Trainer, pl_module: VitsModule) -> None:
+        if not trainer.is_global_zero:
             return
         writers = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         if not writers:
             return
+        spoken: set[str] = set()
         for number, (text, ids, speaker) in enumerate(pl_module.data.test_sentences()):
             wave = speak(pl_module, ids, speaker, key(pl_module.seed, "sentence", number))
-            tag = f"{number}: {text}"[:_TAG]
+            tag = text[:_TAG] if text[:_TAG] not in spoken else f"{text[:_TAG]} ({number})"
+            spoken.add(tag)
             for writer in writers:
                 writer.add_audio(tag, wave, trainer.global_step, pl_module.config.sample_rate)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
+import inspect
 import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from fish_speech.training.callbacks import AtomicCheckpointIO
 from ..checkpoints import read_checkpoint
 from ..data.datamodule import PiperDataModule
 from ..log import setup
-from ..models.config import VitsConfig
 from ..quality import quality_of
 from .callbacks import ProgressLines, SpokenSentences, StopBetweenSteps
 from .continuing import defaults_of, newest_checkpoint, options_of, refuse_changes, refuse_reached
@@ -98,7 +98,8 @@ class Fit(LightningCLI):
                 "give one of them",
             )
         stored = options_of(checkpoint)
-        self._subcommand_parsers["fit"].set_defaults(defaults_of(stored))
+        known = set(inspect.signature(VitsModule).parameters)
+        self._subcommand_parsers["fit"].set_defaults(defaults_of(stored, known))
         self.config = self.parser.parse_args(self.words)
         options = self.config["fit"]
         refuse_changes(checkpoint, stored, options["model"].as_dict())
@@ -109,38 +110,31 @@ class Fit(LightningCLI):
             log.info("%s was not made by this training: its weights are the start, from epoch 0", path)
             options["ckpt_path"], options["model"]["warmstart_ckpt"] = None, str(path)
 
-    def before_instantiate_classes(self) -> None:
-        options = self.config["fit"]
-        trainer = options["trainer"]
-        self.accumulate = int(trainer.get("accumulate_grad_batches") or 1)
-        trainer["accumulate_grad_batches"] = 1  # the module does it
-        if trainer.get("gradient_clip_val"):
+    def instantiate_trainer(self, **options: Any) -> L.Trainer:
+        given = self._get(self.config_init, "trainer")
+        strategy = choose_strategy(given["strategy"], str(given["accelerator"]), given["devices"], given["num_nodes"])
+        if given.get("gradient_clip_val"):
             raise UserError(
                 "trainer.gradient_clip_val has no place here",
                 "VITS trains without; two networks learn in turn",
                 "leave it out, or lower --model.learning_rate",
             )
-        with contextlib.suppress(ValueError):  # the module will say it
-            quality = quality_of(VitsConfig.from_mapping(options["model"].as_dict()))
-            if "quality" in options["data"] and options["data"]["quality"] is None:
-                options["data"]["quality"] = quality
-
-    def instantiate_trainer(self, **options: Any) -> L.Trainer:
-        given = self._get(self.config_init, "trainer")
-        strategy = choose_strategy(given["strategy"], str(given["accelerator"]), given["devices"], given["num_nodes"])
+        self.model.accumulate = int(given.get("accumulate_grad_batches") or 1)
         plugins = given.get("plugins") or []
         plugins = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         if given.get("logger") in (None, True):  # Lightning's default, and without a file for the network's graph
-            options["logger"] = TensorBoardLogger(given.get("default_root_dir") or Path.cwd())
+            options["logger"] = TensorBoardLogger(given.get("default_root_dir") or Path.cwd(), default_hp_metric=False)
         given["callbacks"] = [
             *(given.get("callbacks") or []), StopBetweenSteps(), ProgressLines(), SpokenSentences()
         ]  # fmt: skip
-        return super().instantiate_trainer(strategy=strategy, plugins=plugins, **options)
+        return super().instantiate_trainer(strategy=strategy, plugins=plugins, accumulate_grad_batches=1, **options)
 
     def after_instantiate_classes(self) -> None:
         seed = int(self._get(self.config, "seed_everything") or 0)
         self.model.seed = self.datamodule.seed = seed
-        self.model.accumulate = self.accumulate
+        request = self.datamodule.request
+        if request.quality is None:
+            self.datamodule.request = replace(request, quality=quality_of(self.model.config))
         if torch.cuda.is_available():
             torch.set_float32_matmul_precision("high")  # TF32
             torch.backends.cudnn.allow_tf32 = True
@@ -149,7 +143,7 @@ class Fit(LightningCLI):
         """Train; turn what can go wrong into what a person can do."""
         self._announce()
         try:
-            self.trainer.fit(**{**options, "weights_only": None} if "weights_only" in options else options)
+            self.trainer.fit(**options)
         except SystemExit:  # Lightning's answer to KeyboardInterrupt
             raise KeyboardInterrupt from None
         except (RuntimeError, MemoryError) as error:
@@ -233,6 +227,7 @@ def quiet() -> None:
         ".*LightningCLI's args parameter.*",
         ".*ModelCheckpoint.*manual optimization.*",
         ".*lr_scheduler.step.*before.*optimizer.step.*",  # where 16-mixed leaves out the first steps
+        ".*Total length of `list` across ranks is zero.*",  # nothing is held out
         ".*your dataloader is not resumable.*",  # the data module is
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,10 @@ def options_of(checkpoint: PiperCheckpoint) -> dict[str, Any]:
     return stored
 
 
-def defaults_of(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of `options_of` as new defaults of the command line, by their full names."""
-    defaults = {f"model.{name}": value for name, value in stored.items() if name not in (*_FROM_DATA, *_STARTS)}
+def defaults_of(stored: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The options of `options_of` as new defaults of the command line, by their full names, as far as they are `known`."""
+    ours = set(known) - {*_FROM_DATA, *_STARTS}
+    defaults = {f"model.{name}": value for name, value in stored.items() if name in ours}
     return {**defaults, "data.num_symbols": stored["num_symbols"]}
 
 

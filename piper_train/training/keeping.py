@@ -12,6 +12,7 @@ from typing import Any, cast
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from fish_speech.errors import UserError
 from fish_speech.files import atomic_path
 
 from .module import VitsModule
@@ -33,7 +34,11 @@ class VoiceCheckpoints(Checkpoint):
 
     def __init__(self, keep_best: int = 5, every_n_epochs: int = 1, every_n_batches: int | None = None):
         if keep_best < 0 or every_n_epochs < 1 or (every_n_batches is not None and every_n_batches < 1):
-            raise ValueError("checkpoint.keep_best is 0 or more, every_n_epochs and every_n_batches 1 or more")
+            raise UserError(
+                f"checkpoint.keep_best is {keep_best}, every_n_epochs {every_n_epochs}, every_n_batches {every_n_batches}",
+                "the first is 0 or more, the others 1 or more",
+                "leave them out, or correct them",
+            )
         self.keep_best, self.every_n_epochs, self.every_n_batches = keep_best, every_n_epochs, every_n_batches
         self.last: Path | None = None  # as far as this run has written it
         self._kept: dict[Path, float] = {}  # with their val_mel
@@ -116,6 +121,7 @@ def same_file(source: Path, target: Path) -> None:
 def as_after_a_batch(trainer: L.Trainer, done: int) -> None:
     """Set Lightning's counters, in the middle of a step that failed, as they are when batch `done` has just ended."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
+    progress.is_last_batch = False
     begun = progress.current.ready - done
     for counter in cast("list[Any]", [progress.current, progress.total]):
         ready = counter.ready - begun

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -69,4 +70,6 @@ def choose_strategy(name: Any, accelerator: str, devices: Any, nodes: int = 1) -
     if torch.backends.mps.is_available() and not torch.cuda.is_available() and accelerator in ("gpu", "mps"):
         raise UserError("MPS trains in one process", "there is one such device", "use --trainer.devices 1")
     on_cuda = torch.cuda.is_available() and accelerator != "cpu"
-    return SummedGradients(process_group_backend="nccl" if on_cuda and dist.is_nccl_available() else "gloo")
+    backend = "nccl" if on_cuda and dist.is_nccl_available() else "gloo"
+    # The others wait while the first prepares the data set, which may take hours.
+    return SummedGradients(process_group_backend=backend, timeout=timedelta(days=2))

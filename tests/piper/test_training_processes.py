@@ -53,14 +53,12 @@ def test_two_processes_train_as_one_with_the_same_clips(tmp_path):
         one, two = scalars(tmp_path / "one"), scalars(tmp_path / "two")
         assert one.keys() == two.keys() and len(one["loss_g"]) == 2
         for name, values in one.items():
-            # The first step differs by the order of sums; AdamW makes of that a whole step where a gradient is near 0.
-            assert two[name][0] == pytest.approx(values[0], rel=1e-4 if name.startswith(("loss", "train")) else 1e-2), (
-                name
-            )
-            assert two[name][-1] == pytest.approx(values[-1], rel=1e-2), name
+            # Sums in another order: measured 1e-7; what is held out is heard after AdamW made steps of such differences.
+            tolerance = 1e-3 if name.startswith("val") else 1e-5
+            assert two[name] == pytest.approx(values, rel=tolerance), name
         left, right = weights(tmp_path / "one"), weights(tmp_path / "two")
         moved = {name: 2e-4 if name.startswith("model_g") else 1e-4 for name in left}
         apart = sum(float((left[name] - right[name]).abs().sum()) / moved[name] for name in left)
-        assert apart / sum(tensor.numel() for tensor in left.values()) < 0.02  # of a step, on average; two were made
+        assert apart / sum(tensor.numel() for tensor in left.values()) < 0.005  # of a step; measured 6e-5
     finally:
         shutil.rmtree(tmp_path, ignore_errors=True)

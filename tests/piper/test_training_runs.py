@@ -6,6 +6,7 @@ Sounds are generated, phonemes are the text's code points, and 7 of 8 clips make
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -57,7 +58,13 @@ def read(path):
 def whole(sung, tmp_path_factory):
     """Folder of a run of two epochs that never stopped."""
     root = tmp_path_factory.mktemp("whole")
-    assert fit(sung, root, EPOCHS, "--model.lr_decay=0.5", "--model.lr_decay_d=0.25") == 0
+
+    def offline(*arguments):
+        raise OSError("training needs no network")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", offline)
+        assert go_on(sung, root) == 0
     yield root
     shutil.rmtree(root, ignore_errors=True)
 
@@ -105,7 +112,7 @@ def test_learning_rates_decay_once_an_epoch(whole):
     assert [state["last_epoch"] for state in content["lr_schedulers"]] == [2, 2]
 
 
-def test_tensorboard_shows_scalars_and_audio_of_a_tiny_data_set(whole):
+def test_tensorboard_shows_scalars_and_audio_of_a_tiny_data_set(whole, sung):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(whole / "lightning_logs" / "version_0"), {"audio": 0, "scalars": 0})
@@ -118,7 +125,7 @@ def test_tensorboard_shows_scalars_and_audio_of_a_tiny_data_set(whole):
     assert len(events.Scalars("train_mel")) == 2 and len(events.Scalars("val_mel")) == 2
     assert [event.value for event in events.Scalars("learning_rate")] == pytest.approx([2e-4, 1e-4])
     tags = events.Tags()["audio"]
-    assert len(tags) == 2 and any(" " in tag for tag in tags)
+    assert len(tags) == 2 and all(tag in sung.read_text(encoding="utf-8") for tag in tags)
     assert all(event.sample_rate == 22050 and event.length_frames > 0 for event in events.Audio(tags[0]))
 
 
@@ -131,7 +138,7 @@ def test_a_run_resumed_after_an_epoch_equals_one_that_never_stopped(sung, whole,
 def test_a_run_limited_by_steps_resumes_exactly_too(sung, whole, root):
     assert go_on(sung, root, "--trainer.max_steps=2") == 0
     assert read(last_of(root))["piper_train"]["batches_done"] == 1
-    assert go_on(sung, root, "--trainer.max_steps=4", "--ckpt_path=last") == 0
+    assert go_on(sung, root, "--trainer.max_steps=4", "--ckpt_path=last", "--data.num_workers=1") == 0
     assert read(last_of(root))["piper_train"]["epochs_done"] == 1
     assert go_on(sung, root, "--ckpt_path=last") == 0
     assert_equal_runs(last_of(root), last_of(whole))
@@ -178,9 +185,28 @@ def test_sigterm_ends_a_run_with_a_checkpoint_and_code_130(sung, whole, root):
 
 
 def test_a_run_that_has_reached_its_epochs_is_an_error_before_anything_is_prepared(sung, whole, root):
-    with pytest.raises(UserError, match="has 2 epochs behind it, and --trainer.max_epochs is 2"):
+    with pytest.raises(UserError, match=r"has 2 epochs behind it, and --trainer\.max_epochs is 2"):
         go_on(sung, root, "--ckpt_path", str(last_of(whole)))
-    assert not root.exists()
+    words = command(
+        sung, root, EPOCHS, "--model.lr_decay=0.5", "--model.lr_decay_d=0.25", "--ckpt_path", str(last_of(whole))
+    )
+    done = subprocess.run([sys.executable, "-m", "piper_train", *words], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 2 and "use --trainer.max_epochs 3 or more" in done.stderr
+    assert "Traceback" not in done.stderr and not root.exists()
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_the_guide_s_command_is_understood_with_either_spelling(tmp_path, joined):
+    """All its keys but for the two GPUs; the data set is not there, which is found after the model is made."""
+    options = {
+        "data.config_path": tmp_path / "config.json", "data.voice_name": "my_voice", "data.csv_path": tmp_path / "no.csv",
+        "data.audio_dir": tmp_path / "wavs", "model.sample_rate": 22050, "data.espeak_voice": "ru",
+        "data.cache_dir": tmp_path / ".cache", "data.batch_size": 80, "trainer.devices": 1, "trainer.accelerator": "cpu",
+        "trainer.strategy": "ddp_find_unused_parameters_true", "trainer.default_root_dir": tmp_path,
+    }  # fmt: skip
+    words = [[f"--{name}={value}"] if joined else [f"--{name}", str(value)] for name, value in options.items()]
+    with pytest.raises(UserError, match=r"there is no .*no\.csv"):
+        main(["fit", *(word for pair in words for word in pair)])
 
 
 def test_other_options_than_the_checkpoint_s_are_an_error(sung, whole, root):
@@ -250,7 +276,7 @@ def test_training_without_an_end_says_so(sung, root, monkeypatch):
 
 
 def test_a_rate_that_drives_the_weights_away_ends_with_a_clear_message(sung, root):
-    with pytest.raises(UserError, match="run out of numbers|no numbers any more") as error:
+    with pytest.raises(UserError, match=r"run out of numbers|no numbers any more") as error:
         fit(sung, root, EPOCHS, "--model.learning_rate=1e30")
     assert "--model.learning_rate" in error.value.fix
 
@@ -322,7 +348,7 @@ def read_published(path):
 def test_a_checkpoint_of_another_quality_is_refused_by_either_way(sung, root, small_piper_config):
     path = write_published(root.parent / "published.ckpt", small_piper_config, upsample_initial_channel=64)
     for way in ("--ckpt_path", "--model.warmstart_ckpt"):
-        with pytest.raises(UserError, match="decoder 64.* decoder 32|64 there, 32 here"):
+        with pytest.raises(UserError, match=r"decoder 64.* decoder 32"):
             fit(sung, root, "--trainer.max_epochs=1", way, str(path))
 
 
@@ -336,9 +362,60 @@ def test_bfloat16_training_is_finite_and_close_to_float32(sung, whole, root):
     assert abs(mel[0] - mel[1]) < 0.05 * mel[1]  # bfloat16 keeps 8 bits: 0.4 % of each value
 
 
-def test_steps_of_gathered_batches_equal_those_of_one_batch(sung, root):
-    """Four clips of a step at once, or two and two: the guide's answer to lack of memory."""
-    assert fit(sung, root / "a", "--trainer.max_epochs=1", "--data.batch_size=7", "--model.learning_rate=1e-5") == 0
-    more = ("--data.batch_size=4", "--trainer.accumulate_grad_batches=2", "--model.learning_rate=1e-5")
-    assert fit(sung, root / "b", "--trainer.max_epochs=1", *more) == 0
-    assert read(last_of(root / "a"))["global_step"] == read(last_of(root / "b"))["global_step"] == 2
+def test_gathered_batches_make_one_step_near_that_of_all_their_clips(sung, root, monkeypatch):
+    """Seven clips at once, or three and then four: the guide's answer to lack of memory."""
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda x, p=0.5, training=True, inplace=False: x)
+    one = "--trainer.max_epochs=1"
+    assert fit(sung, root / "a", one, "--data.batch_size=7") == 0
+    assert fit(sung, root / "b", one, "--data.batch_size=4", "--trainer.accumulate_grad_batches=2") == 0
+    a, b = (read(last_of(root / name)) for name in ("a", "b"))
+    assert a["global_step"] == b["global_step"] == 2
+    assert a["piper_train"]["batches_done"] == b["piper_train"]["batches_done"] == 0
+    for network, rate in (("model_g.", 2e-4), ("model_d.", 1e-4)):
+        names = [name for name in a["state_dict"] if name.startswith(network)]
+        apart = sum(float((a["state_dict"][name] - b["state_dict"][name]).abs().sum()) for name in names)
+        # Clips weigh 1/6 and 1/8 instead of 1/7. The first step of AdamW is the gradient's sign: 2 rates where it turns.
+        assert apart / rate / sum(a["state_dict"][name].numel() for name in names) < 0.4
+
+
+def test_four_clips_train_without_any_held_out(tmp_path, root):
+    csv = write_sung(tmp_path / "few", 4)
+    assert fit(csv, root, "--trainer.max_epochs=1") == 0
+    assert [path.name for path in last_of(root).parent.iterdir()] == ["last.ckpt"]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(root / "lightning_logs" / "version_0"))
+    events.Reload()
+    assert len(events.Tags()["audio"]) == 2 and "val_mel" not in events.Tags()["scalars"]
+
+
+def test_several_speakers_and_spectrogram_judges_train(tmp_path, root):
+    csv = write_sung(tmp_path / "several", 6, speakers=2)
+    more = ("--model.num_speakers=2", "--model.use_mrd=true", "--model.gin_channels=16")
+    assert fit(csv, root, "--trainer.max_epochs=1", *more) == 0
+    content = read(last_of(root))
+    assert content["state_dict"]["model_g.emb_g.weight"].shape == (2, 16)
+    assert any(name.startswith("model_mrd.") for name in content["state_dict"])
+    assert content["voice_config"]["num_speakers"] == 2 and len(content["voice_config"]["speaker_id_map"]) == 2
+
+
+def test_16_mixed_leaves_out_steps_whose_gradients_are_too_large_and_goes_on(sung, root, monkeypatch):
+    """The way of a GPU, with torch's CPU scaler: a scale so large that the first steps overflow."""
+    from lightning.pytorch.plugins import MixedPrecision
+
+    from piper_train.training import command as fit_command
+
+    make = fit_command.Fit._instantiate_trainer
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-20)
+
+    def with_scaler(self, config, callbacks):
+        config["plugins"] = [*config["plugins"], MixedPrecision("16-mixed", "cpu", scaler)]
+        return make(self, config, callbacks)
+
+    monkeypatch.setattr(fit_command.Fit, "_instantiate_trainer", with_scaler)
+    assert go_on(sung, root) == 0
+    content = read(last_of(root))
+    assert scaler.get_scale() < 2.0**40  # a step was left out
+    assert all(tensor.isfinite().all() for tensor in content["state_dict"].values())
+    assert all(len(state["state"]) > 0 for state in content["optimizer_states"])  # and another was made, by both
+    assert content["MixedPrecision"]["scale"] == scaler.get_scale()
