@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fish_speech.errors import UserError
+from fish_speech.extras import how_to_install
 from fish_speech.prepare.names import one_line
 
 from .clauses import Clause
@@ -28,11 +29,16 @@ log = logging.getLogger(__name__)
 
 _LINE_BYTES = 800  # the program cuts longer lines of its input, in the middle of a word
 _BATCH_BYTES = 4_000  # of input to one start of the program: starting costs little, and they run side by side
+_INSTALL = how_to_install("piper-espeak")
 _PARAGRAPH = re.compile(r"\r?\n[ \t]*\r?\n\s*")
 
 
 class ProgramMissing(Exception):
     """There is no espeak-ng program, or it does not run; says why."""
+
+
+class _ProgramFailed(Exception):
+    """The program ended with an error; says which."""
 
 
 class ProgramSource:
@@ -43,9 +49,12 @@ class ProgramSource:
     def __init__(self, voice: str):
         self._program = find_program()
         self._voice = voice
-        release = re.search(r"text-to-speech:\s*([\w.+-]{1,40})", self._run(["--version"]))
+        try:
+            release = re.search(r"text-to-speech:\s*([\w.+-]{1,40})", self._run(["--version"]))
+            known = _voice_names(self._run(["--voices"]))
+        except _ProgramFailed as failure:
+            raise ProgramMissing(str(failure)) from None
         self.name = f"espeak-ng {release[1] if release else '(unknown release)'}"
-        known = _voice_names(self._run(["--voices"]))
         if voice.partition("+")[0].lower() not in known:
             raise unknown_voice(voice, known, self.name)
 
@@ -90,7 +99,10 @@ class ProgramSource:
         if any(len(line.encode()) > _LINE_BYTES for line in lines):
             return [self._speak_alone(line) for line in lines]
         mark = "".join(secrets.choice("bdfgklmnprstvz") + secrets.choice("aeiou") for _ in range(12))
-        said = self._phonemes("".join(f"{line}\n{mark}\n" for line in ["", *lines]), [])
+        try:
+            said = self._phonemes("".join(f"{line}\n{mark}\n" for line in ["", *lines]), [])
+        except _ProgramFailed:
+            said = []
         between = said[1] if len(said) > 1 else ""
         groups: list[list[str]] = [[]]
         for line in said:
@@ -103,7 +115,14 @@ class ProgramSource:
         return groups[1:-1]
 
     def _speak_alone(self, line: str) -> list[str]:
-        return self._phonemes(line + "\n", ["--stdin"]) or [""]
+        try:
+            return self._phonemes(line + "\n", ["--stdin"]) or [""]
+        except _ProgramFailed as failure:
+            raise UserError(
+                f"espeak-ng makes no phonemes of the text '{one_line(line[:80])}{'...' if len(line) > 80 else ''}'",
+                str(failure),
+                f"leave this text out or write it in other words, or let piper-tts speak it: {_INSTALL}",
+            ) from None
 
     def _phonemes(self, text: str, options: list[str]) -> list[str]:
         said = self._run(["-q", "--ipa", "-b", "1", "-v", self._voice, *options], text)
@@ -114,16 +133,11 @@ class ProgramSource:
             done = subprocess.run([self._program, *arguments], input=text.encode(), capture_output=True, check=False)
         except OSError as error:
             raise ProgramMissing(f"{self._program} does not start: {error.strerror or error}") from None
-        if done.returncode:
+        code = done.returncode
+        if code:
             words = one_line(done.stderr.decode("utf-8", "replace").strip()[-300:])
-            how = (
-                f"ended by signal {-done.returncode}" if done.returncode < 0 else f"failed with code {done.returncode}"
-            )
-            raise UserError(
-                f"{self._program} {how}",
-                words or "it said nothing",
-                "check that `espeak-ng --ipa hello` works; reinstall espeak-ng if not",
-            )
+            how = f"ended by signal {-code}" if code < 0 else f"failed with code {code}"
+            raise _ProgramFailed(f"{self._program} {how}{f': {words}' if words else ''}")
         return done.stdout.decode("utf-8", "replace")
 
 
