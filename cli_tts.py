@@ -1,8 +1,9 @@
-"""Speak text with a base model, a merged voice or a training checkpoint: into a file, a player, a pipe, or many files.
+"""Speak text with a base model, a merged voice, a checkpoint or a Piper voice: into a file, a player, a pipe or many files.
 
   python cli_tts.py "Hello there." --model-path checkpoints/my_voice-merged -o output/hello.wav
   python cli_tts.py --text-file chapter.txt --stream --voice anna
   python cli_tts.py --batch lines.jsonl -o output/lines
+  python cli_tts.py "Hello there." --model-path checkpoints/anna-piper/anna.onnx
 
 A merged voice brings a reference along, a clip that it imitates: it is used unless another one is given.
 Exit code: 0 done; 1 something was not said, or not well (--verify); 2 wrong request; 130 interrupted."""
@@ -23,6 +24,7 @@ from fish_speech.prepare import flags as prepare_flags
 from fish_speech.speaking import options as speaking_flags
 from fish_speech.speaking.request import check, task_of
 from fish_speech.speaking.targets import FORMATS
+from piper_train.speech import options as piper_flags
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -51,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     speaking_flags.add_sampling(sampling)
     sampling.add_argument("--num-samples", type=flags.positive_int, default=1, metavar="N",
                           help="versions to speak, with seeds that follow one another (default: 1)")  # fmt: skip
+    piper_flags.add_piper(parser.add_argument_group("Piper voice (--model-path VOICE.onnx)"))
     add_verifying(parser.add_argument_group("checking"))
     cache = parser.add_argument_group("cache of what was said before")
     speaking_flags.add_cache(cache)
@@ -83,8 +86,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     setup()
     print_anything()
-    task = task_of(options)
-    check(task, options, flags.given_flags(argv))
+    task, given = task_of(options), flags.given_flags(argv)
+    check(task, options, given)
+    piper_voice = piper_flags.piper_voice(options.model_path)
+    piper_flags.check(piper_voice, given)
+    if piper_voice is not None:
+        return say_with_piper(task, options, piper_voice)
     allow_mps_fallback(options.device, options.force_mps)  # before anything loads torch, as a checkpoint does
     if task in ("speak", "batch", "create reference"):
         speaking_flags.settle_model(options)
@@ -102,6 +109,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if task == "create reference":
         return tasks.create_reference(options)
     return say_batch(options) if task == "batch" else say(options)
+
+
+def say_with_piper(task: str, options: argparse.Namespace, voice: Path) -> int:
+    """Speak with an exported Piper voice."""
+    terminate_like_interrupt()
+    from piper_train.speech.say import say
+    from piper_train.speech.say_batch import say_batch
+
+    return say_batch(options, voice) if task == "batch" else say(options, voice)
 
 
 def print_anything() -> None:

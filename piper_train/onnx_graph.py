@@ -1,0 +1,132 @@
+"""The ONNX graph of a voice: traced from torch, with the names, types and axes that every Piper client knows."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from fish_speech.extras import require
+
+if TYPE_CHECKING:
+    from .models.synthesizer import Synthesizer
+
+OPSET = 15
+INPUTS = ("input", "input_lengths", "scales", "sid")  # the last with several speakers only
+AXES = {
+    "input": {0: "batch_size", 1: "phonemes"},
+    "input_lengths": {0: "batch_size"},
+    "output": {0: "batch", 2: "time"},
+}
+TRACED_IDS = 50  # as many as in published voices; what is traced with holds for any number
+TOLERANCE = 1e-5  # between torch and onnxruntime, of samples in [-1, 1]; measured: 4e-7
+QUIET = (0.0, 1.0, 0.0)  # scales without noise: noise_scale, length_scale, noise_w
+_CHECKED = (3, 11, 50, 127)  # ids; 3 is a sentence without phonemes
+_NUDGE = 1e-4  # relative change of the durations that must not change their whole numbers in a check
+_TRIES = 50
+
+
+class SpokenVoice(nn.Module):
+    """A generator as clients call it. It can no longer be trained: its decoder's norms are folded."""
+
+    def __init__(self, generator: Synthesizer):
+        super().__init__()
+        self.generator = generator
+        generator.dec.remove_weight_norm()
+        self.eval()  # all of it: the exporter puts every part back into the mode of the whole
+
+    def forward(self, ids: Tensor, lengths: Tensor, scales: Tensor, sid: Tensor | None = None) -> Tensor:
+        """Ids (batch, symbols), lengths (batch), scales (3): noise_scale, length_scale, noise_w -> (batch, 1, 1, samples)."""
+        said = self.generator.infer(ids, lengths, sid, scales[0], scales[1], scales[2])
+        return said.wave.unsqueeze(1)
+
+
+def write_graph(voice: SpokenVoice, path: Path) -> None:
+    """Trace the voice into an .onnx."""
+    require("onnx", "the export of a Piper voice", "piper")
+    config = voice.generator.config
+    inputs: list[Tensor] = [
+        torch.arange(TRACED_IDS).remainder(config.num_symbols)[None],
+        torch.tensor([TRACED_IDS]),
+        torch.tensor((0.667, 1.0, 0.8)),
+    ]
+    if config.num_speakers > 1:
+        inputs.append(torch.zeros(1, dtype=torch.long))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)  # of this exporter: the newer one cannot trace the spline
+        warnings.filterwarnings("ignore", message=".*(?:Constant folding|constant folding).*")
+        torch.onnx.export(
+            voice,
+            tuple(inputs),
+            str(path),
+            opset_version=OPSET,
+            input_names=list(INPUTS[: len(inputs)]),
+            output_names=["output"],
+            dynamic_axes=AXES,
+            dynamo=False,
+        )
+
+
+def check_graph(path: Path, has_speakers: bool) -> None:
+    """Raise RuntimeError unless the .onnx has the inputs, the output and the nodes that clients and their tools rely on."""
+    import onnx
+
+    model = onnx.load(str(path))
+    onnx.checker.check_model(model)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value.name for value in model.graph.input if value.name not in weights]
+    ceils = sum(node.op_type == "Ceil" for node in model.graph.node)
+    if inputs != list(INPUTS if has_speakers else INPUTS[:-1]) or [value.name for value in model.graph.output] != [
+        "output"
+    ]:
+        raise RuntimeError(f"the .onnx has the inputs {inputs}")
+    if ceils != 1:  # tools that time phonemes find the durations by it
+        raise RuntimeError(f"the .onnx rounds up in {ceils} places, not only where it makes durations whole")
+    if model.metadata_props or model.opset_import[0].version != OPSET:
+        raise RuntimeError("the .onnx has metadata, or another opset")
+
+
+def largest_difference(voice: SpokenVoice, path: Path) -> float:
+    """Speak without noise by torch and by the .onnx, sentences of several lengths and speakers; compare the samples.
+
+    Raises RuntimeError if they differ by more than TOLERANCE, or in length.
+    """
+    from .speech.session import open_session, run_session
+
+    session = open_session(path)
+    config = voice.generator.config
+    rng = torch.Generator().manual_seed(0)
+    largest = 0.0
+    for number, count in enumerate(_CHECKED):
+        speaker = number % config.num_speakers if config.num_speakers > 1 else None
+        ids, expected = _steady_sentence(voice, count, speaker, rng)
+        said = torch.from_numpy(run_session(session, ids, QUIET, speaker))
+        if len(said) != len(expected):
+            raise RuntimeError(f"of {count} ids the .onnx makes {len(said)} samples, torch {len(expected)}")
+        largest = max(largest, float((said - expected).abs().max()))
+    if not largest <= TOLERANCE:
+        raise RuntimeError(
+            f"the samples of the .onnx differ from torch's by {largest:.3g}; at most {TOLERANCE} is right"
+        )
+    return largest
+
+
+def _steady_sentence(
+    voice: SpokenVoice, count: int, speaker: int | None, rng: torch.Generator
+) -> tuple[list[int], Tensor]:
+    """Draw ids whose durations no rounding of floats can change by a frame; return them and torch's samples."""
+    num_symbols = voice.generator.config.num_symbols
+    for _ in range(_TRIES):
+        ids = torch.randint(num_symbols, (1, count), generator=rng)
+        lengths = torch.tensor([count])
+        sid = None if speaker is None else torch.tensor([speaker])
+        with torch.no_grad():
+            said = voice.generator.infer(ids, lengths, sid, *QUIET)
+        frames = torch.exp(said.logw.squeeze(1))
+        if torch.equal(torch.ceil(frames * (1 - _NUDGE)), torch.ceil(frames * (1 + _NUDGE))):
+            return ids[0].tolist(), said.wave.reshape(-1)
+    raise RuntimeError(f"the durations are whole numbers in {_TRIES} of {_TRIES} sentences: nothing can be compared")
