@@ -1,8 +1,6 @@
-"""How much memory a batch takes, and what to do where that is too much."""
+"""How much memory a batch takes, and how many samples are run at once for it."""
 
 from __future__ import annotations
-
-import gc
 
 import torch
 
@@ -11,14 +9,6 @@ from ..system_memory import memory
 
 _BYTES = 4  # per activation; autocast halves some of them, which is left as reserve
 _SHARE = 0.6  # of the free memory that activations may take
-_OUT_OF_MEMORY = (  # of torch's allocators for the CPU (Linux and macOS, Windows), CUDA, cuBLAS, cuDNN and MPS
-    "can't allocate memory",
-    "not enough memory",
-    "out of memory",
-    "cublas_status_alloc_failed",
-    "cudnn_status_alloc_failed",
-    "std::bad_alloc",
-)
 
 
 def activation_bytes(config: DualARConfig, tokens: int) -> int:
@@ -62,20 +52,3 @@ def choose_micro_batch(config: DualARConfig, samples: int, longest: int, device:
     needed = activation_bytes(config, micro * longest)
     reason = f"{micro} x {longest} tokens keep about {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
     return micro, needed > _SHARE * free, reason
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out, on any device."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(phrase in text for phrase in _OUT_OF_MEMORY)
-
-
-def release_memory(device: torch.device) -> None:
-    """Give back what a failed attempt on `device` left, so that the next one finds it."""
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()

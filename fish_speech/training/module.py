@@ -15,8 +15,8 @@ from ..checkpoint import check_names
 from ..errors import UserError
 from ..models.dual_ar import DualAR
 from ..models.lora import is_lora_name
+from ..out_of_memory import is_out_of_memory, release_memory
 from .losses import LossParts, LossSums, dual_ar_sums, label_counts
-from .memory import is_out_of_memory, release_memory
 from .parallel import any_process, clip_gradients, sum_gradients, summed
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..log import peak_memory_gb
-from .memory import release_memory
+from ..out_of_memory import release_memory
 from .parallel import any_process
 
 if TYPE_CHECKING:

@@ -23,10 +23,11 @@ from ..device import DeviceChoice
 from ..errors import INTERRUPTED, UserError
 from ..files import remove_leftovers, write_text
 from ..models import DualAR
+from ..out_of_memory import is_out_of_memory
 from ..ranks import is_first_process
 from .callbacks import AtomicCheckpointIO, StopGracefully
 from .coverage import CoverageMeter
-from .memory import choose_micro_batch, is_out_of_memory
+from .memory import choose_micro_batch
 from .module import TextToSemantic
 from .preflight import PlanIsMade, Preflight
 from .sharded import ShardedTextToSemantic

@@ -23,8 +23,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from ..errors import UserError
 from ..models import DualAR
 from ..models.lora import is_lora_name
+from ..out_of_memory import is_out_of_memory
 from .losses import LossSums, dual_ar_sums
-from .memory import is_out_of_memory
 from .module import TextToSemantic, step_seed
 from .processes import WatchedProcesses
 

@@ -147,7 +147,7 @@ class Fit(LightningCLI):
         except SystemExit:  # Lightning's answer to KeyboardInterrupt
             raise KeyboardInterrupt from None
         except (RuntimeError, MemoryError) as error:
-            from fish_speech.training.memory import is_out_of_memory
+            from fish_speech.out_of_memory import is_out_of_memory
 
             if not is_out_of_memory(error):
                 raise

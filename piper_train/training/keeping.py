@@ -80,7 +80,7 @@ class VoiceCheckpoints(Checkpoint):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Save what was learnt before memory ran out; with several processes the others cannot take part any more."""
-        from fish_speech.training.memory import is_out_of_memory
+        from fish_speech.out_of_memory import is_out_of_memory
 
         if not isinstance(pl_module, VitsModule) or trainer.world_size > 1 or not is_out_of_memory(exception):
             return

@@ -13,10 +13,11 @@ import torch
 from fish_speech.build_dataset import build
 from fish_speech.datasets.datamodule import SemanticDataModule
 from fish_speech.errors import UserError
+from fish_speech.out_of_memory import is_out_of_memory
 from fish_speech.training import module as module_file
 from fish_speech.training import probe as probe_file
 from fish_speech.training.coverage import CoverageMeter
-from fish_speech.training.memory import activation_bytes, choose_micro_batch, is_out_of_memory
+from fish_speech.training.memory import activation_bytes, choose_micro_batch
 from fish_speech.training.module import TextToSemantic, count_steps
 from fish_speech.training.parallel import clip_gradients
 from fish_speech.training.probe import probe_longest
