@@ -28,7 +28,7 @@ from .split import Split, split_clips
 log = logging.getLogger(__name__)
 
 
-class TestSentence(NamedTuple):
+class SpokenSentence(NamedTuple):
     """What is spoken into TensorBoard at each validation."""
 
     text: str
@@ -251,13 +251,13 @@ class PiperDataModule(lightning.LightningDataModule):
         """How long clips are together, in seconds."""
         return float(self.clips.index.arrays["samples"][positions].sum()) / self.request.sample_rate
 
-    def test_sentences(self) -> list[TestSentence]:
+    def test_sentences(self) -> list[SpokenSentence]:
         """Sentences to speak while training: held-out ones first, then ones that are trained on."""
         index, (train, held_out) = self.clips.index, self.split
         sentences = []
         for position in [*held_out, *train][: self.num_test_examples]:
             clip = index[position]
-            sentences.append(TestSentence(clip.text, list(clip.ids), None if clip.speaker < 0 else clip.speaker))
+            sentences.append(SpokenSentence(clip.text, list(clip.ids), None if clip.speaker < 0 else clip.speaker))
         return sentences
 
     def _place(self) -> tuple[int, int]:

@@ -116,7 +116,7 @@ def prepared_sound(recording: Path, preparation: Preparation) -> tuple[np.ndarra
 
     Not normalised. What is silent through and through is not trimmed. Raises AudioError.
     """
-    from .trimming import speech_samples, trimmed
+    from .trimming import speech_shares, trimmed
 
     waveform, rate = read_audio(recording, max_duration_s=_LONGEST_S)
     audio = resample(waveform, rate, preparation.sample_rate)
@@ -124,7 +124,7 @@ def prepared_sound(recording: Path, preparation: Preparation) -> tuple[np.ndarra
         raise AudioError(recording, "no samples: shorter than one sample at the new rate")
     if not preparation.trim_silence:
         return audio, True
-    shares = speech_samples(waveform, rate, preparation.before_s, preparation.after_s)
+    shares = speech_shares(waveform, rate, preparation.before_s, preparation.after_s)
     return (audio, False) if shares is None else (trimmed(audio, shares), True)
 
 

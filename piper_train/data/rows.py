@@ -67,6 +67,12 @@ def read_rows(
     if csv_path.is_dir() and (csv_path / METADATA).is_file():
         csv_path = csv_path / METADATA
     if csv_path.is_dir():
+        if audio_dir is not None:
+            raise UserError(
+                "audio_dir has no effect",
+                f"{csv_path} is a prepared data set, whose recordings lie in it",
+                "leave it out",
+            )
         found = _rows_of_folder(csv_path)
     else:
         found = _rows_of_csv(csv_path, audio_dir, num_speakers > 1, dataset_type == "phoneme_ids")
@@ -203,7 +209,7 @@ def _rows_of_folder(folder: Path) -> Rows:
             left_out.add("no transcript (.lab)", name)
             continue
         try:
-            text = clean(read_text(transcript, _LARGEST_TRANSCRIPT))
+            text = _words(clean(read_text(transcript, _LARGEST_TRANSCRIPT)))
         except Unusable as error:
             left_out.add(str(error).split(":")[0], name, str(error))
             continue
@@ -218,6 +224,15 @@ def _rows_of_folder(folder: Path) -> Rows:
             f"python prepare_dataset.py --input recordings --output {folder}",
         )
     return Rows(rows, left_out, list(speakers), [])
+
+
+def _words(text: str) -> str:
+    """Without "(laughing)" and the like, which a set made for S1 may have and nobody speaks."""
+    if not any(bracket in text for bracket in "(（"):
+        return text
+    from fish_speech.text.markers import without_markers  # late: its package loads a tokenizer
+
+    return without_markers(text)
 
 
 def _checked_speakers(found: Rows, csv_path: Path, num_speakers: int) -> Rows:

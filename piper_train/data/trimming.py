@@ -18,7 +18,7 @@ VAD_RATE = 16000  # Hz
 THRESHOLD = 0.2
 
 
-def speech_samples(
+def speech_shares(
     waveform: np.ndarray, sample_rate: int, before_s: float, after_s: float
 ) -> tuple[float, float] | None:
     """Return the share of (samples,) float32 at which to begin and to end, each in [0, 1]; None if there is no speech.

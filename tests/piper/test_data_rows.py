@@ -184,6 +184,17 @@ def test_a_prepared_folder_of_one_speaker_needs_no_names(tmp_path):
     assert found.speakers == [] and {row.speaker for row in found.rows} == {None}
 
 
+def test_marks_for_another_engine_in_a_prepared_folder_are_not_spoken(tmp_path):
+    folder = prepared_folder(tmp_path / "set", ("bob",))
+    (folder / "bob" / "clip0.lab").write_text("(Laughing) Well (as I said) (soft tone)yes.", encoding="utf-8")
+    assert read_rows(folder).rows[0].text == "Well (as I said) yes."
+
+
+def test_a_folder_of_recordings_beside_a_prepared_set_has_no_effect_and_is_refused(tmp_path):
+    with pytest.raises(UserError, match="audio_dir has no effect"):
+        read_rows(prepared_folder(tmp_path / "set", ("bob",)), tmp_path)
+
+
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=30), max_size=12))
 def test_whatever_the_file_holds_every_line_is_used_or_counted(tmp_path_factory, lines):
