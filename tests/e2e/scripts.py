@@ -30,8 +30,9 @@ def environment() -> dict[str, str]:
 
 
 def command(name: str, *arguments: object) -> list[str]:
-    """The command line of a script (a name with .py) or of a stage."""
-    start = [str(REPO / name)] if name.endswith(".py") else ["-m", f"fish_speech.{name}"]
+    """The command line of a script (a name with .py), of a stage, or of a module of piper_train or piper by its full name."""
+    module = name if name.partition(".")[0] in ("piper_train", "piper") else f"fish_speech.{name}"
+    start = [str(REPO / name)] if name.endswith(".py") else ["-m", module]
     return [sys.executable, *start, *map(str, arguments)]
 
 
