@@ -28,7 +28,7 @@ from ..data.datamodule import PiperDataModule
 from ..log import setup
 from ..quality import quality_of
 from .callbacks import ProgressLines, SpokenSentences, StopBetweenSteps
-from .continuing import defaults_of, newest_checkpoint, options_of, refuse_changes, refuse_reached
+from .continuing import STARTS, defaults_of, newest_checkpoint, options_of, refuse_changes, refuse_reached
 from .keeping import VoiceCheckpoints
 from .module import VitsModule
 from .processes import choose_strategy
@@ -105,6 +105,10 @@ class Fit(LightningCLI):
         refuse_changes(checkpoint, stored, options["model"].as_dict())
         if checkpoint.is_own:
             log.info("going on exactly from %s: %d epochs done", path, checkpoint.epochs_done)
+            for name in STARTS:
+                if options["model"].get(name):
+                    log.info("model.%s is not used: the run has begun already", name)
+                    options["model"][name] = None
             options["ckpt_path"] = str(path)
         else:
             log.info("%s was not made by this training: its weights are the start, from epoch 0", path)
@@ -224,7 +228,7 @@ def quiet() -> None:
         ".*use `self.log.*sync_dist=True.*",  # they are equal in all processes
         ".*smaller than the logging interval.*",
         "(?s).*does not round-trip.*",  # a tuple in a yaml
-        ".*LightningCLI's args parameter.*",
+        "(?s)LightningCLI.s args parameter.*",
         ".*ModelCheckpoint.*manual optimization.*",
         ".*lr_scheduler.step.*before.*optimizer.step.*",  # where 16-mixed leaves out the first steps
         ".*Total length of `list` across ranks is zero.*",  # nothing is held out

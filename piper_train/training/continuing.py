@@ -14,7 +14,7 @@ from ..models.config import VitsConfig
 from .options import make_config
 from .warm_start import describe
 
-_STARTS = ("warmstart_ckpt", "vocoder_warmstart_ckpt")
+STARTS = ("warmstart_ckpt", "vocoder_warmstart_ckpt")
 _FROM_DATA = ("batch_size", "num_symbols")  # model.* options that data.* sets
 _VOICE = {field.name for field in fields(VitsConfig)}
 # What a start with foreign weights may choose anew.
@@ -36,7 +36,7 @@ def options_of(checkpoint: PiperCheckpoint) -> dict[str, Any]:
 
 def defaults_of(stored: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
     """The options of `options_of` as new defaults of the command line, by their full names, as far as they are `known`."""
-    ours = set(known) - {*_FROM_DATA, *_STARTS}
+    ours = set(known) - {*_FROM_DATA, *STARTS}
     defaults = {f"model.{name}": value for name, value in stored.items() if name in ours}
     return {**defaults, "data.num_symbols": stored["num_symbols"]}
 
@@ -45,7 +45,7 @@ def refuse_changes(checkpoint: PiperCheckpoint, stored: Mapping[str, Any], chose
     """Raise UserError where `chosen`, the run's `model.*` options, are not the checkpoint's, as far as they must be."""
     run = make_config(chosen)
     ours, theirs = {**chosen, **run.to_mapping()}, {**stored, **make_config(stored).to_mapping()}
-    compared = set(theirs) & set(ours) - {"batch_size", *_STARTS} if checkpoint.is_own else _VOICE - _FREE_OF_FOREIGN
+    compared = set(theirs) & set(ours) - {"batch_size", *STARTS} if checkpoint.is_own else _VOICE - _FREE_OF_FOREIGN
     other = [
         f"model.{name}: {_plain(theirs[name])} there, {_plain(ours[name])} here"
         for name in sorted(compared)

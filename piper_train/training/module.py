@@ -138,8 +138,8 @@ class VitsModule(L.LightningModule):
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
-        """Start with another voice's weights where that is asked for and the run is not resumed."""
-        if stage != "fit" or self.trainer.ckpt_path:
+        """Start with another voice's weights where that is asked for; a resumed run's command line does not ask."""
+        if stage != "fit":
             return
         for name, prefixes in (("warmstart_ckpt", None), ("vocoder_warmstart_ckpt", VOCODER)):
             if path := self.hparams.get(name):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CLIPS = "clips of a step"
+CLIPS = "clips of a batch"
 
 
 def settings_of(trainer: L.Trainer, data: Any, seed: int) -> dict[str, Any]:
@@ -25,6 +25,7 @@ def settings_of(trainer: L.Trainer, data: Any, seed: int) -> dict[str, Any]:
     return {
         "seed": int(seed),
         CLIPS: int(data.batch_size) * trainer.world_size,
+        "batches of a step": int(getattr(trainer.lightning_module, "accumulate", 1)),
         "precision": str(trainer.precision),
         "data set": str(data.fingerprint()),
     }

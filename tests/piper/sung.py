@@ -36,7 +36,7 @@ def write_sung(folder: Path, clips: int = 12, rate: int = 22050, speakers: int =
 def command(csv: Path, root: Path, *more: str, small: tuple[str, ...] = SMALL) -> list[str]:
     """Words after `python -m piper_train` for a training below `root` on the CPU; no espeak is needed."""
     return [
-        "fit", *small, "--model.sample_rate=22050", f"--data.csv_path={csv}", f"--data.audio_dir={csv.parent / 'wavs'}",
+        "fit", *small, f"--data.csv_path={csv}", f"--data.audio_dir={csv.parent / 'wavs'}",
         f"--data.cache_dir={csv.parent / '.cache'}", f"--data.config_path={csv.parent / 'config.json'}",
         "--data.voice_name=sung", "--data.espeak_voice=en", "--data.phoneme_type=text", "--data.trim_silence=false",
         "--data.batch_size=5", "--data.num_workers=0", "--data.num_test_examples=2", "--data.prepare_workers=1",

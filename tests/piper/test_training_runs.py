@@ -195,6 +195,18 @@ def test_a_run_that_has_reached_its_epochs_is_an_error_before_anything_is_prepar
     assert "Traceback" not in done.stderr and not root.exists()
 
 
+@pytest.mark.parametrize("quality", ["x-low", "low", "medium", "high"])
+def test_a_quality_s_yaml_makes_that_voice(tmp_path, monkeypatch, quality):
+    from piper_train.quality import quality_of
+    from piper_train.training.command import Fit
+
+    monkeypatch.setattr(Fit, "fit", lambda self, **options: None)
+    config = REPOSITORY / "configs" / "piper" / f"{quality}.yaml"
+    fitting = Fit(command(tmp_path / "no.csv", tmp_path, "--config", str(config), small=()))
+    assert quality_of(fitting.model.config) == fitting.datamodule.request.quality == quality
+    assert fitting.datamodule.request.sample_rate == fitting.model.config.sample_rate
+
+
 @pytest.mark.parametrize("joined", [True, False])
 def test_the_guide_s_command_is_understood_with_either_spelling(tmp_path, joined):
     """All its keys but for the two GPUs; the data set is not there, which is found after the model is made."""
@@ -217,8 +229,9 @@ def test_other_options_than_the_checkpoint_s_are_an_error(sung, whole, root):
         fit(sung, root, "--model.lr_decay=0.9", "--ckpt_path", str(last_of(whole)))
 
 
-def test_a_resumed_run_needs_no_model_options(sung, whole, root):
-    assert fit(sung, root, "--trainer.max_epochs=3", "--ckpt_path", str(last_of(whole)), small=()) == 0
+def test_a_resumed_run_needs_no_model_options_and_no_start(sung, whole, root):
+    gone = ("--model.warmstart_ckpt", "deleted.ckpt")
+    assert fit(sung, root, "--trainer.max_epochs=3", "--ckpt_path", str(last_of(whole)), *gone, small=()) == 0
     content = read(last_of(root))
     assert content["hyper_parameters"]["lr_decay"] == 0.5 and content["piper_train"]["epochs_done"] == 3
 
@@ -235,7 +248,7 @@ def test_another_batch_size_begins_the_broken_off_epoch_anew(sung, root, monkeyp
         assert fit(sung, root, EPOCHS) == 130
     messages = told(monkeypatch)
     assert fit(sung, root, "--trainer.max_epochs=1", "--data.batch_size=3", "--ckpt_path=last") == 0
-    assert any("clips of a step 3 instead of 4" in line for line in messages)
+    assert any("clips of a batch 3 instead of 4" in line for line in messages)
     assert any("epoch 0, which was broken off, begins anew" in line for line in messages)
     record = read(last_of(root))["piper_train"]
     assert (record["epochs_done"], record["batches_done"]) == (1, 0)
