@@ -86,8 +86,10 @@ def speak_by_ourselves(model: Path, text: str, output: Path, speaker: int | None
     from .speech.say import speak_into
     from .speech.voice import Manner, OnnxVoice
 
-    with OnnxVoice.load(model) as voice, FileSink(output, voice.sample_rate) as sink:
-        speak_into(sink, voice, text, Manner(speaker), Effects())
+    with OnnxVoice.load(model) as voice:
+        voice.check(Manner(speaker))
+        with FileSink(output, voice.sample_rate) as sink:
+            speak_into(sink, voice, text, Manner(speaker), Effects())
 
 
 def describe(path: Path) -> tuple[str, float]:

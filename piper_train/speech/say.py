@@ -39,6 +39,7 @@ def say(options: argparse.Namespace, path: Path) -> int:
     text = read_text(options.text, options.text_file, sys.stdin)
     places = Places(options)
     with OnnxVoice.load(path, options.device, options.seed) as voice:
+        voice.check(manner)
         for number in range(options.num_samples):
             if number:
                 voice.reseed(options.seed + number)

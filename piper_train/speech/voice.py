@@ -73,9 +73,7 @@ class OnnxVoice:
         self.missing: Counter[str] = Counter()
         self._device, self._threads = device, threads
         self._table = _table_of(path, config)
-        self._session = open_session(path, device, threads, seed)
-        check_inputs(self._session, config, path)
-        check_fit(self._session, config, path)
+        self.reseed(seed)
 
     @classmethod
     def load(cls, path: Path, device: str = "auto", seed: int | None = None, threads: int | None = None) -> OnnxVoice:
@@ -110,9 +108,19 @@ class OnnxVoice:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def reseed(self, seed: int) -> None:
-        """Start the noise anew: from here the same texts sound as after any other start with this seed."""
+    def reseed(self, seed: int | None) -> None:
+        """Start the noise anew: the same texts then sound as after any other start with this seed.
+
+        Loads the model again, which is the only way: a second for quality medium.
+        """
         self._session = open_session(self.path, self._device, self._threads, seed)
+        check_inputs(self._session, self.config, self.path)
+        check_fit(self._session, self.config, self.path)  # each time, as it draws from the noise too
+
+    def check(self, manner: Manner) -> None:
+        """Find what would keep it from speaking so, before a place for the sound is opened. Raises UserError."""
+        speaker_id(self.config, manner.speaker, self.path)
+        _ = self.phonemizer
 
     def scales(self, manner: Manner) -> tuple[float, float, float]:
         """noise_scale, length_scale and noise_w as the model takes them."""
