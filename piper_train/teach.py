@@ -108,7 +108,7 @@ def check_teacher(teacher: Path) -> None:
         raise UserError(
             f"--teacher {teacher} is not a voice",
             f"it has no {CONFIG_FILE}" if teacher.is_dir() else "there is no such folder",
-            "give a merged Fish voice, checkpoints/NAME-merged; python finetune_tts.py --project NAME --merge-weights makes one",
+            "give a merged Fish voice, checkpoints/NAME-merged; finetune_tts.py --project NAME --merge-weights makes one",
         )
 
 
@@ -188,7 +188,7 @@ def add_teaching(group: argparse._ActionsContainer) -> None:
     group.add_argument("--teacher", type=Path, metavar="DIR", help="a Fish voice that reads: checkpoints/NAME-merged")
     group.add_argument("--script", type=Path, metavar="FILE", help="what it reads: a text per line, or name|text")
     group.add_argument("--verify", action="store_true",
-                       help="a recogniser hears each clip; what it does not find right is spoken anew, or left out")  # fmt: skip
+                       help="a recogniser hears each clip; what it finds wrong is spoken anew, or left out")  # fmt: skip
     group.add_argument("--attempts", type=flags.positive_int, default=3, metavar="N",
                        help="how often a clip is spoken at most, with --verify (default: 3)")  # fmt: skip
     group.add_argument("--max-seconds", type=flags.positive_float, default=MAX_SECONDS, metavar="S",

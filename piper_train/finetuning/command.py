@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -11,8 +13,11 @@ from fish_speech.errors import DONE, UserError
 from fish_speech.log import setup
 
 from .flags import make_parser
+from .places import Places
 
 log = logging.getLogger(__name__)
+
+PREPARED = "prepared.json"  # in the cache: what data.prepare counted
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,8 +30,6 @@ def main(argv: Sequence[str]) -> int:
     from .request import check
 
     work, source = check(options, given)
-    from .places import Places
-
     places = Places(options.project)
     if options.list_checkpoints:
         from .starts import listing
@@ -60,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
-def _doctor(options: object, given: set[str]) -> int:
+def _doctor(options: argparse.Namespace, given: set[str]) -> int:
     from .request import WITH_DOCTOR
 
     idle = sorted(given - WITH_DOCTOR)
@@ -70,15 +73,13 @@ def _doctor(options: object, given: set[str]) -> int:
         )
     from .doctor import main as look
 
-    return look(options.device)  # type: ignore[attr-defined]
+    return look(options.device)
 
 
-def left_out(places: object) -> list[str]:
+def left_out(places: Places) -> list[str]:
     """Say again at the end which clips were left out, and why."""
-    import json
-
     try:
-        record = json.loads((places.cache / "prepared.json").read_text(encoding="utf-8"))  # type: ignore[attr-defined]
+        record = json.loads((places.cache / PREPARED).read_text(encoding="utf-8"))
         groups = dict(record["left_out"])
     except (OSError, ValueError, KeyError, TypeError):
         return []

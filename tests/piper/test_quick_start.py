@@ -82,7 +82,7 @@ def test_flite_reads_english_where_it_is_asked_for(tmp_path):
 
 @espeak
 def test_a_voice_that_espeak_lacks_is_refused_with_those_like_it():
-    with pytest.raises(UserError, match="near to it are.*ru") as error:
+    with pytest.raises(UserError, match=r"near to it are.*ru") as error:
         quick_start.settle(2, "ruu")
     assert "no voice 'ruu'" in str(error.value)
     with pytest.raises(UserError, match="no voice"):
