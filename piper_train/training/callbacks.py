@@ -48,6 +48,7 @@ class ProgressLines(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, int(trainer.num_training_batches)))  # type: ignore[attr-defined]
+        self._began = self._said = (_batches(pl_module), time.monotonic())  # for a run resumed within an epoch
         if trainer.is_global_zero and isinstance(pl_module, VitsModule):
             log.info("%s", pl_module.data.describe())
 
@@ -58,8 +59,6 @@ class ProgressLines(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         now = time.monotonic()
-        if self._began[1] == 0.0:  # resumed in the middle of an epoch
-            self._began = self._said = (_batches(pl_module), now)
         if now - self._said[1] < self.every_s or not trainer.is_global_zero:
             return
         done = _batches(pl_module)

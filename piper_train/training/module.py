@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 
-from fish_speech.errors import UserError
 from fish_speech.training.parallel import sum_gradients, summed
 
 from ..checkpoints import RECORD, VOICE_CONFIG, plain, read_checkpoint
@@ -18,6 +17,7 @@ from ..data.batch import Batch
 from ..models.discriminators import MultiPeriodDiscriminator, MultiResolutionDiscriminator
 from ..models.synthesizer import Synthesizer
 from .draws import VALIDATION, draws_of, key
+from .finite import are_finite, not_finite, refuse_broken
 from .objective import Counts, Losses, losses_of, means, weighted
 from .options import make_config, refuse_nonsense, refuse_without_effect
 from .resuming import check_fits, fit_position, settings_of
@@ -199,21 +199,10 @@ class VitsModule(L.LightningModule):
 
     def _watch(self, values: dict[str, Tensor]) -> None:
         """Stop where a loss is no number, before it reaches the weights; 16-mixed leaves out such steps for a while."""
-        if torch.stack(list(values.values())).isfinite().all():
-            self._not_finite = 0
-            return
-        self._not_finite += 1
-        if not str(self.trainer.precision).startswith("16") or self._not_finite > _PATIENCE:
-            self._give_up(values)
-
-    def _give_up(self, values: dict[str, Tensor]) -> NoReturn:
-        wrong = ", ".join(f"{name} is {value.item():g}" for name, value in values.items() if not value.isfinite())
-        raise UserError(
-            f"training has run out of numbers in epoch {self.data.epoch}, batch {self.data.batches_done}: {wrong}",
-            "the learning rate is too high for these weights, or a clip of this batch is broken",
-            "start from an earlier checkpoint by --model.warmstart_ckpt with a lower --model.learning_rate; with "
-            "16-mixed, bf16-mixed or 32-true help too. The checkpoints so far are whole and kept",
-        )
+        self._not_finite = 0 if are_finite(values) else self._not_finite + 1
+        patience = _PATIENCE if str(self.trainer.precision).startswith("16") else 0
+        if self._not_finite > patience:
+            raise not_finite(values, self.data.epoch, self.data.batches_done)
 
     def on_train_epoch_end(self) -> None:
         """Let the learning rates decay, and go on to the next epoch."""
@@ -269,14 +258,8 @@ class VitsModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what the run was, and the voice's config. Raises UserError for weights that are no numbers: none is saved."""
-        if not all(torch.stack(torch.aminmax(weight.detach())).isfinite().all() for weight in self.parameters()):
-            raise UserError(
-                f"in epoch {self.data.epoch} weights are no numbers any more",
-                "the learning rate has driven them out of the range",
-                "start from an earlier checkpoint by --model.warmstart_ckpt with a lower --model.learning_rate; "
-                "the checkpoints so far are whole and kept",
-            )
         data = self.data
+        refuse_broken(self, data.epoch)
         checkpoint[RECORD] = {
             "epochs_done": int(data.epoch),
             "batches_done": int(data.batches_done),
