@@ -26,6 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "multi": {"num_speakers": 3, "gin_channels": 16},
     "plain": {"use_sdp": False},
     "high": HIGH,
+    "medium": VitsConfig().to_mapping(),  # full size
     "x-low": {"hidden_channels": 24, "inter_channels": 24, "sample_rate": 16000},
 }
 SPEAKERS = {"anna": 0, "Борис": 1, "17": 2}

@@ -105,3 +105,11 @@ def test_the_client_speaks_with_noise_and_several_lines(exported, tmp_path):
     samples, rate = soundfile.read(tmp_path / "out.wav")
     assert rate == 22050 and len(samples) > 5000 and np.abs(samples).max() > 0.5
     assert importlib.metadata.version("piper-tts")
+
+
+@pytest.mark.slow()
+def test_a_voice_of_full_size_is_the_same_in_both(exported, tmp_path):
+    voice = exported("medium")
+    assert 60e6 < voice.stat().st_size < 66e6  # published ones have 63.5 MB
+    samples = spoken_by_both(voice, ENGLISH, tmp_path)
+    assert_same(samples, np.concatenate(said_by_torch(generator_of("medium"), ENGLISH, "en-us")))
