@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
@@ -16,9 +17,13 @@ from .. import teach
 from .data_source import Source, source_of
 from .flags import PRECISIONS
 from .places import Places
+from .starts import last_checkpoint
+
+log = logging.getLogger(__name__)
 
 STEPS = ("prepare_data", "teach", "build_dataset", "train", "export")
 QUICK_START_PROJECT = "quick-start"
+TRY = {"quality": "x-low", "clips": 40, "batch_size": 8, "max_epochs": 3}
 _TRAINING = (
     "--max-epochs", "--batch-size", "--gradient-accumulation-steps", "--learning-rate", "--log-every-n-steps",
     "--precision", "--num-gpus",
@@ -98,7 +103,21 @@ def check(options: argparse.Namespace, given: Collection[str]) -> tuple[Work, So
         raise UserError(problem, "a flag that does nothing is a mistake", "leave it out")
     if work.trains:
         check_device(options)
+        if work.makes and options.device == "cpu" and "--max-epochs" not in given:
+            _make_it_a_try(options, given, places)
     return work, source
+
+
+def _make_it_a_try(options: argparse.Namespace, given: Collection[str], places: Places) -> None:
+    """Let a training on a test data set end in minutes on a CPU, where nobody says how long it may take."""
+    begun = options.checkpoint is not None or last_checkpoint(places) is not None
+    for name, value in TRY.items():
+        if f"--{name.replace('_', '-')}" not in given and not (name == "quality" and begun):
+            setattr(options, name, value)
+    log.info(
+        "a try on a CPU: --quality %s --clips %d --batch-size %d --max-epochs %d; a training is --max-epochs 1000 on a GPU",
+        *(options.quality or "as before", options.clips, options.batch_size, options.max_epochs),
+    )
 
 
 def _check_sources(options: argparse.Namespace, work: Work, source: Source) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -134,6 +135,31 @@ def test_more_gpus_than_there_are_is_the_same_error_as_fishs(workspace):
     assert (value(train, "--trainer.devices"), value(train, "--trainer.accelerator")) == ("2", "cpu")
 
 
+def test_on_a_cpu_the_test_data_set_is_a_try_of_minutes_unless_the_user_says_how_long(workspace):
+    said = ("--data.batch_size", "--trainer.max_epochs", "--model.sample_rate")
+    stages = planned("--full-pipeline", "--device", "cpu")
+    assert [value(stages["train"], key) for key in said] == ["8", "3", "16000"]
+    assert value(stages["quick_start"], "--clips") == "40"
+    stages = planned("--full-pipeline", "--device", "cpu", "--quality", "medium", "--batch-size", 5, "--clips", 9)
+    assert [value(stages["train"], key) for key in said] == ["5", "3", "22050"]
+    assert value(stages["quick_start"], "--clips") == "9"
+    stages = planned("--full-pipeline", "--device", "cpu", "--max-epochs", 7)
+    assert [value(stages["train"], key) for key in said] == ["32", "7", "22050"]
+    assert value(planned(*READY)["train"], "--trainer.max_epochs") == "1000"
+
+
+def test_the_newest_checkpoint_can_be_exported_at_any_time(workspace):
+    for number in (0, 1):
+        path = workspace / f"results/p/lightning_logs/version_{number}/checkpoints/last.ckpt"
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (1e9 + number, 1e9 + number))
+    (step,) = planned("--project", "p", "--export").values()
+    assert value(step, "--checkpoint") == str(path.relative_to(workspace))
+    (step,) = planned("--project", "p", "--export", "--checkpoint", path).values()
+    assert value(step, "--checkpoint") == str(path)
+
+
 def test_a_folder_as_in_the_guide_is_trained_on_as_it_is(workspace):
     stages = planned(*READY)
     assert list(stages) == ["build_dataset", "train", "export"]
@@ -245,7 +271,7 @@ def test_the_plan_counts_clips_batches_and_epochs_and_nothing_is_written(workspa
     assert "30 to train, up to 30 in all; 2 batches of up to 1 clips an epoch" in said
     assert "medium, 22050 Hz, one speaker" in said and "70.4 million weights" in said and "cpu, fp32: asked for" in said
     options, work, plan = settled(
-        "--full-pipeline", "--clips", 40, "--device", "cpu", "--num-gpus", 2, "--batch-size", 8
+        "--full-pipeline", "--clips", 40, "--device", "cpu", "--num-gpus", 2, "--batch-size", 8, "--max-epochs", 2
     )
     said = "\n".join(plan_lines(options, work, plan))
     assert (
