@@ -9,11 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fish_speech.errors import UserError
+from piper_train.phonemes.phonemizer import SOURCES
+from piper_train.quality import QUALITIES
+from piper_train.voice_config import PHONEME_TYPES
 
 from .entries import Preparation
 
 DATASET_TYPES = ("text", "phoneme_ids")
 _SAMPLE_RATES = (8000, 96000)  # Hz
+_AT_LEAST_1 = (
+    "num_symbols", "num_speakers", "filter_length", "hop_length", "segment_size", "max_phoneme_ids", "workers",
+)  # fmt: skip
+_KNOWN = {
+    "dataset_type": DATASET_TYPES,
+    "phoneme_type": PHONEME_TYPES,
+    "phoneme_source": SOURCES,
+    "quality": tuple(QUALITIES),
+}
 
 
 @dataclass(frozen=True)
@@ -55,15 +67,20 @@ class PrepareRequest:
         low, high = _SAMPLE_RATES
         if not low <= self.sample_rate <= high:
             yield f"sample_rate is {self.sample_rate}; voices have {low} to {high} Hz"
-        for name in ("num_symbols", "num_speakers", "filter_length", "hop_length", "segment_size"):
-            if getattr(self, name) < 1:
-                yield f"{name} is {getattr(self, name)}; it is at least 1"
+        for name in _AT_LEAST_1:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield f"{name} is {value}; it is at least 1"
         for name in ("keep_seconds_before_silence", "keep_seconds_after_silence", "max_seconds", "min_seconds"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= 0):
                 yield f"{name} is {value}; it is a number of at least 0"
-        if self.dataset_type not in DATASET_TYPES:
-            yield f"dataset_type is {self.dataset_type!r}; known are {', '.join(DATASET_TYPES)}"
+        for name, known in _KNOWN.items():
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                yield f"{name} is {value!r}; known are {', '.join(known)}"
+        if self.phoneme_type == "text" and self.vowel_clusters:
+            yield "vowel_clusters have no effect with phoneme_type text: each character is a phoneme"
         if not self.espeak_voice.strip():
             yield "espeak_voice is empty; say a language such as ru or en-us"
         if self.shortest_s >= self.max_seconds:

@@ -267,6 +267,12 @@ def test_a_file_that_is_no_config_is_not_overwritten(six):
         ("num_speakers", 0),
         ("espeak_voice", " "),
         ("vowel_clusters", "[[1]]"),
+        ("vowel_clusters", '[["a", "b"]]'),  # of characters
+        ("phoneme_type", "runes"),
+        ("phoneme_source", "thin air"),
+        ("quality", "best"),
+        ("max_phoneme_ids", 0),
+        ("workers", 0),
         ("cache_dir", Path(__file__)),
     ],
 )
