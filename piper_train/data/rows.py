@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from fish_speech.audio import AUDIO_SUFFIXES, AudioError, find_audio
 from fish_speech.errors import UserError
-from fish_speech.prepare.plain_text import Unusable, clean, lines_of, read_text
+from fish_speech.prepare.plain_text import Unusable, clean, read_text
 
 from .left_out import LeftOut
 
@@ -151,7 +151,11 @@ def _lines(csv_path: Path) -> Iterator[str]:
         text = read_text(csv_path, size)  # Python makes room for the limit, whatever the file has
     except Unusable as error:
         raise UserError(f"cannot read {csv_path}", str(error), "save it as UTF-8 text with lines file|text") from None
-    yield from lines_of(text)
+    start = 0  # one by one: a list of all lines could take ten times the room of the text
+    for line_break in re.finditer(r"\r\n?|\n", text):
+        yield text[start : line_break.start()]
+        start = line_break.end()
+    yield text[start:]
 
 
 def _unquoted(name: str) -> str:
@@ -203,6 +207,9 @@ def _rows_of_folder(folder: Path) -> Rows:
     for number, audio in enumerate(recordings, 1):
         inside = audio.relative_to(folder)
         name, speaker = inside.as_posix(), inside.parts[0] if len(inside.parts) > 1 else folder.resolve().name
+        if not name.isascii() and any("\ud800" <= character <= "\udfff" for character in name):
+            left_out.add("a file name that is not UTF-8", name)  # a speaker's goes into config.json
+            continue
         speakers.setdefault(speaker, None)
         transcript = next((path for path in map(audio.with_suffix, (".lab", ".txt")) if path.is_file()), None)
         if transcript is None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -124,6 +128,18 @@ def test_a_row_that_cannot_be_used_is_left_out_with_its_reason(tmp_path, line, r
     assert all(len(said) < 400 and said.isprintable() for said in found.left_out.lines())
 
 
+def test_a_file_of_short_lines_takes_little_more_memory_than_its_text(tmp_path):
+    (tmp_path / "metadata.csv").write_bytes(b"\n" * 2_000_000 + b"x|y")
+    tracemalloc.start()
+    try:
+        found = read_rows(tmp_path / "metadata.csv")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.left_out.names["no such file"] == ["x (row 2000001)"]
+    assert most < 10_000_000  # a list of the lines has 16 MB
+
+
 def test_left_out_rows_are_counted_by_reason_and_the_first_are_named(tmp_path):
     lines = "\n".join(f"gone{number}|x" for number in range(7)) + "\na|\n"
     assert read_rows(data_set(tmp_path, lines + "b|Good\n")).left_out.lines() == [
@@ -188,6 +204,18 @@ def test_marks_for_another_engine_in_a_prepared_folder_are_not_spoken(tmp_path):
     folder = prepared_folder(tmp_path / "set", ("bob",))
     (folder / "bob" / "clip0.lab").write_text("(Laughing) Well (as I said) (soft tone)yes.", encoding="utf-8")
     assert read_rows(folder).rows[0].text == "Well (as I said) yes."
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are text elsewhere")
+def test_names_that_are_no_text_are_left_out(tmp_path):
+    for folder in ("anna", os.fsdecode(b"\xff\xfe")):
+        (tmp_path / folder).mkdir()
+        write_wav(tmp_path / folder / "a.wav", tone(0.6), RATE)
+        (tmp_path / folder / "a.lab").write_text("one", encoding="utf-8")
+    found = read_rows(tmp_path)
+    assert [row.name for row in found.rows] == ["anna/a.wav"]
+    assert found.left_out.counts == {"a file name that is not UTF-8": 1}
+    json.dumps(found.left_out.to_mapping(), ensure_ascii=False).encode()  # as prepared.json takes it
 
 
 def test_a_folder_of_recordings_beside_a_prepared_set_has_no_effect_and_is_refused(tmp_path):
