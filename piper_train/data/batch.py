@@ -13,7 +13,7 @@ from torch import Tensor
 class Clip(NamedTuple):
     """One clip as the cache hands it out."""
 
-    number: int  # of its row in the data set, from 0: the key of its random draws
+    number: int  # of its row in the data set, from 1: the key of its random draws
     ids: Tensor  # (ids,) int64
     spec: Tensor  # (filter_length // 2 + 1, frames) float32, linear magnitude
     audio: Tensor  # (samples,) float32
@@ -52,7 +52,7 @@ class Batch:
         return replace(self, **{name: function(value) for name, value in values.items() if value is not None})
 
 
-def collate(clips: Sequence[Clip], segment_size: int) -> Batch:
+def collate(clips: Sequence[Clip], segment_size: int, hop_length: int = 256) -> Batch:
     """Pad clips into a batch, longest spectrogram first; of equal ones in the order of their numbers.
 
     Audio is padded to `segment_size` samples at least, and spectrograms to the frames of that, so that a training
@@ -61,9 +61,8 @@ def collate(clips: Sequence[Clip], segment_size: int) -> Batch:
     if not clips:
         raise ValueError("a batch needs at least one clip")
     ordered = sorted(clips, key=lambda clip: (-clip.spec.size(1), clip.number))
-    hop = max(1, ordered[0].audio.numel() // max(1, ordered[0].spec.size(1)))
     ids = _padded([clip.ids for clip in ordered])
-    specs = _padded([clip.spec for clip in ordered], -(-segment_size // hop))
+    specs = _padded([clip.spec for clip in ordered], segment_size // hop_length)
     audio = _padded([clip.audio for clip in ordered], segment_size)
     speakers = [clip.speaker for clip in ordered]
     return Batch(

@@ -282,7 +282,7 @@ class PiperDataModule(lightning.LightningDataModule):
             self.clips,
             batch_sampler=batches,
             num_workers=self.num_workers,
-            collate_fn=functools.partial(collate, segment_size=self.segment_size),
+            collate_fn=functools.partial(collate, segment_size=self.segment_size, hop_length=self.request.hop_length),
             persistent_workers=self.num_workers > 0,
             prefetch_factor=4 if self.num_workers > 0 else None,
             pin_memory=torch.cuda.is_available(),
@@ -290,7 +290,7 @@ class PiperDataModule(lightning.LightningDataModule):
 
     def batch_of(self, positions: list[int]) -> Batch:
         """The batch of these clips."""
-        return collate([self.clips[position] for position in positions], self.segment_size)
+        return collate([self.clips[position] for position in positions], self.segment_size, self.request.hop_length)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps: the position in the data."""

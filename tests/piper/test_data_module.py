@@ -137,7 +137,7 @@ def clip(number: int, frames: int, ids: int = 3, speaker: int | None = None) -> 
 
 
 def test_collate_sorts_by_length_and_pads_with_zeros():
-    batch = collate([clip(7, 10), clip(2, 20, 5), clip(1, 10, 4)], segment_size=8)
+    batch = collate([clip(7, 10), clip(2, 20, 5), clip(1, 10, 4)], segment_size=8, hop_length=4)
     assert batch.clips.tolist() == [2, 1, 7]  # equal ones by number
     assert batch.specs.shape == (3, 5, 20) and batch.audio.shape == (3, 1, 80) and batch.ids.shape == (3, 5)
     assert batch.spec_lengths.tolist() == [20, 10, 10]
@@ -149,10 +149,16 @@ def test_collate_sorts_by_length_and_pads_with_zeros():
 
 
 def test_a_batch_of_short_clips_is_as_long_as_a_training_slice():
-    batch = collate([clip(0, 3, speaker=4), clip(1, 5, speaker=2)], segment_size=40)
+    batch = collate([clip(0, 3, speaker=4), clip(1, 5, speaker=2)], segment_size=40, hop_length=4)
     assert batch.audio.shape == (2, 1, 40) and batch.specs.shape == (2, 5, 10)
     assert batch.audio_lengths.tolist() == [20, 12]
     assert batch.speaker_ids.tolist() == [2, 4]
+
+
+def test_a_clip_with_half_a_frame_too_much_is_padded_to_a_whole_slice():
+    short = Clip(0, torch.arange(1, 4), torch.ones(5, 1), torch.ones(7), None)  # 7 samples: one frame of 4
+    batch = collate([short], segment_size=40, hop_length=4)
+    assert batch.audio.shape == (1, 1, 40) and batch.specs.shape == (1, 5, 10)
 
 
 def test_a_batch_moves_as_one():
