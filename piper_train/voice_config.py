@@ -18,7 +18,7 @@ from piper_train.phonemes.clauses import clusters_of
 from piper_train.phonemes.ids import table_of
 
 LARGEST_CONFIG = 2 << 20  # bytes; published ones have 5 to 20 thousand, one with 904 speakers included
-PHONEME_TYPES = ("espeak", "text", "pinyin", "hebrew", "japanese", "thai")
+PHONEME_TYPES = ("espeak", "text", "pinyin", "hebrew", "japanese", "thai")  # what the Piper client speaks
 _REQUIRED = ("num_symbols", "num_speakers", "audio.sample_rate", "espeak.voice", "phoneme_id_map")
 
 
@@ -68,8 +68,10 @@ class VoiceConfig:
     def from_mapping(cls, mapping: Mapping[str, Any], source: str = "config.json") -> VoiceConfig:
         """Take what is known of `mapping`; other keys are ignored. Raises UserError that names `source`."""
         try:
-            return cls._parsed(mapping)
-        except (ValueError, TypeError) as error:
+            config = cls._parsed(mapping)
+            json.dumps(config.to_mapping(), ensure_ascii=False).encode()  # halves of characters could not be written
+            return config
+        except (ValueError, TypeError, OverflowError) as error:
             raise UserError(
                 f"{source} is not the config of a Piper voice",
                 str(error),
@@ -88,19 +90,19 @@ class VoiceConfig:
             "phoneme_type": mapping.get("phoneme_type"),
             "default_speaker_id": _optional(_whole, mapping, "default_speaker_id"),
             "hop_length": _optional(_whole, mapping, "hop_length"),
+            "espeak_voice": _at(mapping, "espeak.voice"),
             "quality": _at(mapping, "audio.quality"),
             "dataset": mapping.get("dataset"),
             "piper_version": mapping.get("piper_version"),
             **{name: _optional(_number, inference, name) for name in ("noise_scale", "length_scale", "noise_w")},
         }
-        for name in ("phoneme_type", "quality", "dataset", "piper_version"):
+        for name in ("phoneme_type", "espeak_voice", "quality", "dataset", "piper_version"):
             if given[name] is not None and not isinstance(given[name], str):
                 raise ValueError(f"{name} is not text")
         return cls(
             num_symbols=_whole("num_symbols", mapping["num_symbols"]),
             num_speakers=_whole("num_speakers", mapping["num_speakers"]),
             sample_rate=_whole("audio.sample_rate", _at(mapping, "audio.sample_rate")),
-            espeak_voice=str(_at(mapping, "espeak.voice")),
             phoneme_id_map=_table(mapping["phoneme_id_map"], _whole("num_symbols", mapping["num_symbols"])),
             speaker_id_map={
                 str(name): _whole("speaker_id_map", number)

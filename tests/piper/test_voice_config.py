@@ -85,6 +85,9 @@ def test_keys_of_published_voices_that_nobody_needs_are_ignored():
         ({"vowel_clusters": [[1]]}, "vowel_clusters"),
         ({"hop_length": -3}, "hop_length"),
         ({"dataset": 3}, "dataset is not text"),
+        ({"espeak": {"voice": ["ru"]}}, "espeak_voice is not text"),
+        ({"inference": {"length_scale": 10**400}}, "too large"),
+        ({"dataset": "\ud800"}, "surrogates"),
     ],
 )
 def test_what_makes_no_sense_is_one_message_with_its_reason(change, reason):
