@@ -1,8 +1,8 @@
 """What a voice is trained to: sound that passes for real, with the right mel, durations and latents.
 
 Each function takes tensors of any precision and computes in float32. Two losses divide by a count of what is not padding.
-When processes share a batch and average their gradients, that count must be the mean over processes, or a process with
-short clips would weigh them more: `shared_count` gives it, and the gradients are those of one process with the whole batch.
+When processes share a batch, that count must be the whole batch's, or a process with short clips would weigh them more; the
+others are means over equal clips, to be weighed by the process's share of them (see objective.py).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def feature_loss(real_features: Sequence[Sequence[Tensor]], fake_features: Seque
 def duration_loss(item_losses: Tensor, x_mask: Tensor, count: Tensor | None = None) -> Tensor:
     """Mean loss of a token. `item_losses` (batch,) are sums over tokens, `x_mask` is (batch, 1, tokens).
 
-    count: what to divide by, if not the tokens of this mask; see shared_count
+    count: what to divide by, if not the tokens of this mask
     """
     return item_losses.float().sum() / (x_mask.float().sum() if count is None else count)
 
@@ -56,18 +56,8 @@ def kl_loss(
     """Distance of the posterior from the prior in nats per frame, estimated at the drawn latents.
 
     z_p: drawn latents after the flow; logs_q: of the posterior; m_p, logs_p: of the prior, by frame; all (batch, channels,
-    frames); y_mask: (batch, 1, frames); count: what to divide by, if not the frames of this mask; see shared_count
+    frames); y_mask: (batch, 1, frames); count: what to divide by, if not the frames of this mask
     """
     z_p, logs_q, m_p, logs_p, y_mask = (x.float() for x in (z_p, logs_q, m_p, logs_p, y_mask))
     kl = logs_p - logs_q - 0.5 + 0.5 * (z_p - m_p).square() * (-2 * logs_p).exp()
     return (kl * y_mask).sum() / (y_mask.sum() if count is None else count)
-
-
-def shared_count(mask: Tensor) -> Tensor:
-    """What `mask` counts, the mean over all processes that train together; every process must call it as often."""
-    count = mask.detach().float().sum()
-    distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.all_reduce(count)
-        count = count / distributed.get_world_size()
-    return count

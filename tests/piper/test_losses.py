@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,7 +19,6 @@ from piper_train.training.losses import (
     generator_loss,
     kl_loss,
     mel_loss,
-    shared_count,
 )
 
 
@@ -79,14 +77,8 @@ def test_losses_of_half_precision_are_computed_in_float32(dtype):
         assert loss.dtype == torch.float32 and loss.isfinite()
 
 
-def test_without_other_processes_the_shared_count_is_the_mask_s_own():
-    mask = (torch.arange(5) < torch.tensor([[2], [4]]))[:, None]
-    assert shared_count(mask).item() == 6
-    assert duration_loss(torch.tensor([3.0, 9.0]), mask, shared_count(mask)).item() == 2
-
-
 class _Both(nn.Module):
-    """Something that learns from both losses that divide by a count."""
+    """Something that learns from losses that divide by a count and from one that is a mean over clips."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,17 +86,18 @@ class _Both(nn.Module):
         self.dp = StochasticDurationPredictor(VitsConfig(hidden_channels=4))
         self.prior = nn.Linear(3, 6)
 
-    def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def forward(self, batch: dict[str, torch.Tensor], count: torch.Tensor | None, clips: int) -> torch.Tensor:
         items = self.dp.loss(batch["x"], batch["mask"], batch["w"], None, batch["noise"])
         m_p, logs_p = self.prior(batch["z"].transpose(1, 2)).transpose(1, 2).chunk(2, dim=1)
-        kl = kl_loss(batch["z"], batch["logs_q"], m_p, logs_p, batch["mask"], shared_count(batch["mask"]))
-        return kl + duration_loss(items, batch["mask"], shared_count(batch["mask"]))
+        kl = kl_loss(batch["z"], batch["logs_q"], m_p, logs_p, batch["mask"], count)
+        share = len(batch["z"]) / clips
+        return kl + duration_loss(items, batch["mask"], count) + share * mel_loss(batch["z"], m_p)
 
 
 def _batch() -> dict[str, torch.Tensor]:
     rng = torch.Generator().manual_seed(1)
     shapes = {"x": 4, "noise": 2, "z": 3, "logs_q": 3}
-    mask = (torch.arange(7) < torch.tensor([[7], [5], [1], [2]])).float()[:, None]  # the halves differ: 12 and 3
+    mask = (torch.arange(7) < torch.tensor([[7], [5], [1], [2]])).float()[:, None]
     w = torch.randint(1, 9, (4, 1, 7), generator=rng) * mask
     return {"mask": mask, "w": w} | {name: torch.randn(4, n, 7, generator=rng) for name, n in shapes.items()}
 
@@ -113,37 +106,11 @@ def _gradients(network: nn.Module) -> list[torch.Tensor]:
     return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
 
 
-def _train_half(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
-    network = nn.parallel.DistributedDataParallel(_Both().eval())
-    half = {name: value[2 * rank : 2 * rank + 2] for name, value in _batch().items()}
-    network(half).backward()
-    torch.save(_gradients(network.module), f"{folder}/gradients{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_processes_with_half_a_batch_get_the_gradients_of_one(tmp_path: Path):
-    if not torch.distributed.is_available() or not torch.distributed.is_gloo_available():
-        pytest.skip("this torch has no gloo")
-    torch.multiprocessing.spawn(_train_half, (tmp_path.as_posix(),), nprocs=2)
-    network = _Both().eval()
-    network(_batch()).backward()
-    for rank in (0, 1):
-        made = torch.load(tmp_path / f"gradients{rank}.pt", weights_only=True)
-        torch.testing.assert_close(made, _gradients(network), rtol=1e-4, atol=1e-6)
-
-
-def test_gradients_of_halves_with_the_mean_count_average_to_those_of_the_whole():
-    whole = _Both().eval()
+@pytest.mark.parametrize("first", [1, 2, 3])
+def test_gradients_of_parts_with_the_whole_count_add_up_to_those_of_the_whole(first):
     batch = _batch()
-    whole(batch).backward()
-    halves = _Both().eval()
-    mean_count = batch["mask"].sum() / 2
-    for half in ({name: value[rows] for name, value in batch.items()} for rows in (slice(0, 2), slice(2, 4))):
-        items = halves.dp.loss(half["x"], half["mask"], half["w"], None, half["noise"])
-        m_p, logs_p = halves.prior(half["z"].transpose(1, 2)).transpose(1, 2).chunk(2, dim=1)
-        kl = kl_loss(half["z"], half["logs_q"], m_p, logs_p, half["mask"], mean_count)
-        ((kl + duration_loss(items, half["mask"], mean_count)) / 2).backward()
-    torch.testing.assert_close(_gradients(halves), _gradients(whole), rtol=1e-4, atol=1e-6)
+    whole, parts = _Both().eval(), _Both().eval()
+    whole(batch, None, 4).backward()
+    for rows in (slice(0, first), slice(first, 4)):
+        parts({name: value[rows] for name, value in batch.items()}, batch["mask"].sum(), 4).backward()
+    torch.testing.assert_close(_gradients(parts), _gradients(whole), rtol=1e-4, atol=1e-6)
