@@ -9,9 +9,9 @@ from pathlib import Path
 
 from fish_speech import arguments as flags
 from fish_speech.errors import UserError, run
+from fish_speech.log import setup
 from fish_speech.speaking.texts import read_text
 
-from ..log import setup
 from .ids import default_table, describe_missing, ids_of_sentence, read_table
 from .phonemizer import PHONEME_TYPES, SOURCES, open_phonemizer
 

@@ -99,6 +99,7 @@ class _Worker:
         try:
             first = self._read(_START_S)
         except WorkerDied as death:
+            self.end(at_once=True)
             raise SourceMissing(f"its worker process {death}") from None
         problem = first.get("problem")
         if problem:

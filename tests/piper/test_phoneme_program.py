@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fish_speech.errors import UserError
+from piper_train.phonemes import espeak_program
 from piper_train.phonemes.espeak_program import ProgramSource
 from piper_train.phonemes.phonemizer import open_phonemizer
 from piper_train.phonemes.punctuation import pieces_of
@@ -47,6 +49,23 @@ def test_a_batch_is_spoken_as_each_of_its_texts_alone():
     assert len(together) == len(texts)
     shuffled = rng.sample(range(len(texts)), 10)
     assert [source.clauses([texts[number]])[0] for number in shuffled] == [together[number] for number in shuffled]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a program is a script here")
+def test_a_program_that_hangs_at_a_text_is_ended_and_the_text_named(tmp_path, monkeypatch):
+    program = tmp_path / "espeak-ng"
+    program.write_text(
+        '#!/bin/sh\ncase "$1" in\n--version) echo "eSpeak NG text-to-speech: 1.51";;\n'
+        '--voices) printf "Pty Language\\n 5 ru -- Russian zle/ru\\n";;\n*) exec sleep 60;;\nesac\n',
+        encoding="utf-8",
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(espeak_program, "find_program", lambda: str(program))
+    source = ProgramSource("ru")
+    monkeypatch.setattr(espeak_program, "_ANSWER_S", 0.2)
+    with pytest.raises(UserError, match="no phonemes of the text 'Привет'") as raised:
+        source.clauses(["Привет"])
+    assert "gave no answer in" in raised.value.why
 
 
 @needs_program

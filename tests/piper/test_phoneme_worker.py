@@ -49,16 +49,22 @@ run(main)
 """
 
 
+def _children() -> set[int]:
+    """Processes of this one; other tests may have left some, as torch's resource tracker."""
+    return {child.pid for child in psutil.Process().children()}
+
+
 @pytest.fixture
 def frail(tmp_path, monkeypatch):
     """A worker with the same protocol that dies of the text "die" and hangs at "hang"."""
     script = tmp_path / "frail.py"
     script.write_text(textwrap.dedent(FRAIL), encoding="utf-8")
     monkeypatch.setattr(piper_source, "_WORKER", script)
+    before = _children()
     source = PiperSource("ru")
     yield source
     source.close()
-    assert not psutil.Process().children()
+    assert _children() == before
 
 
 @pytest.fixture
@@ -85,22 +91,31 @@ def test_a_worker_that_hangs_is_ended_and_said(frail, monkeypatch):
         frail.clauses(["hang"])
 
 
+def test_a_worker_that_says_nothing_at_its_start_is_ended_and_gone(tmp_path, monkeypatch):
+    script, before = tmp_path / "mute.py", _children()
+    script.write_text("import time; time.sleep(60)", encoding="utf-8")
+    monkeypatch.setattr(piper_source, "_WORKER", script)
+    monkeypatch.setattr(piper_source, "_START_S", 0.3)
+    with pytest.raises(piper_source.SourceMissing, match="gave no answer in"):
+        PiperSource("ru")
+    assert _children() == before
+
+
 def test_a_worker_that_was_killed_between_texts_is_started_again(frail):
     assert frail.clauses(["a"]) == [[Clause("a", ".", True)]]
-    for child in psutil.Process().children():
-        child.kill()
-        child.wait(5)
+    frail._worker._process.kill()
+    frail._worker._process.wait(5)
     assert frail.clauses(["b", "c"]) == [[Clause("b", ".", True)], [Clause("c", ".", True)]]
 
 
 @needs_piper
 def test_closing_ends_the_worker_and_may_be_repeated():
-    before = {child.pid for child in psutil.Process().children()}
+    before = _children()
     phonemizer = open_phonemizer("espeak", "ru", source="piper")
-    assert len({child.pid for child in psutil.Process().children()} - before) == 1
+    assert len(_children() - before) == 1
     phonemizer.close()
     phonemizer.close()
-    assert {child.pid for child in psutil.Process().children()} == before
+    assert _children() == before
 
 
 @needs_piper
