@@ -7,7 +7,6 @@ speak; the default table is for training a new voice.
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -130,20 +129,3 @@ def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if twins:
         raise ValueError(f"the phoneme {_shown(twins[0])} stands in it twice")
     return dict(pairs)
-
-
-_SPACES = re.compile(r"[ \t]+")
-
-
-def parse_ids(text: str, num_symbols: int) -> list[int]:
-    """Read ids separated by spaces (`dataset_type: phoneme_ids`). Raises ValueError that says what is wrong."""
-    words = [word for word in _SPACES.split(text.strip()) if word]
-    if not words:
-        raise ValueError("it has no ids")
-    for word in words:
-        if not (word.isascii() and word.isdigit() and len(word) < 10):
-            raise ValueError(f"{_shown(word)} is no id: ids are whole numbers separated by spaces")
-    ids = [int(word) for word in words]
-    if max(ids) >= num_symbols:
-        raise ValueError(f"the id {max(ids)} is not below num_symbols {num_symbols}")
-    return ids

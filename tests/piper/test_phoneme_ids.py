@@ -15,7 +15,6 @@ from piper_train.phonemes.ids import (
     describe_missing,
     ids_of,
     ids_of_sentence,
-    parse_ids,
     read_table,
     table_of,
 )
@@ -91,16 +90,3 @@ def test_a_table_that_is_none_is_refused_with_the_reason(tmp_path, content, why)
 def test_a_table_that_is_missing_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.json"):
         read_table(tmp_path / "none.json")
-
-
-def test_ids_of_a_data_set_are_read_exactly_as_given():
-    assert parse_ids(" 1 0 20 \t0 2 ", 256) == [1, 0, 20, 0, 2]
-
-
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [("", "no ids"), ("1 x", "'x' is no id"), ("1 -2", "'-2'"), ("1 256", "256 is not below"), ("٣", "no id")],
-)
-def test_ids_that_are_none_are_refused(text, why):
-    with pytest.raises(ValueError, match=why):
-        parse_ids(text, 256)
