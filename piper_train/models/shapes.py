@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,7 +41,9 @@ def config_from_state_dict(state_dict: Mapping[str, Tensor], **known: Any) -> Vi
         "use_sdp": "dp.post_pre.weight" in weights,
         **_decoder(weights),
     }
-    return VitsConfig.from_mapping({**known, **found, **_unseen(found, known)})
+    config = VitsConfig.from_mapping({**known, **found, **_unseen(found, known)})
+    _check_size(config, weights)
+    return config
 
 
 def generator_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -101,6 +104,14 @@ def _check_claims(weights: Mapping[str, Tensor]) -> None:
     held = {value.untyped_storage().data_ptr(): value.untyped_storage().nbytes() for value in tensors}
     if sum(value.numel() * value.element_size() for value in tensors) > sum(held.values()):
         raise ValueError("weights share their numbers with each other; a voice's weights do not")
+
+
+def _check_size(config: VitsConfig, weights: Mapping[str, Tensor]) -> None:
+    """Refuse a few weights that tell of a network far larger than all of them."""
+    needed = sum(math.prod(shape) for shape in expected_shapes(config).values())
+    there = sum(value.numel() for value in weights.values() if isinstance(value, Tensor))
+    if needed > 2 * there:
+        raise ValueError(f"these weights are {there} numbers, but their shapes are those of a voice of {needed}")
 
 
 def _shape(weights: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ...]:

@@ -101,6 +101,16 @@ def test_weights_of_the_wrong_dimension_or_kind_are_refused(piper_golden):
         config_from_state_dict({**weights, "enc_p.proj.weight": 5})
 
 
+def test_a_few_weights_that_tell_of_a_huge_voice_are_refused(small_piper_config):
+    weights = Synthesizer(VitsConfig.from_mapping(small_piper_config)).state_dict()
+    weights["enc_p.emb.weight"] = torch.zeros(1, 1 << 13)
+    weights["enc_p.encoder.ffn_layers.0.conv_1.weight"] = torch.zeros(1 << 13, 1, 3)
+    for layer in range(64):
+        weights[f"enc_p.encoder.attn_layers.{layer}.emb_rel_k"] = torch.zeros(1, 9, 1 << 12)
+    with pytest.raises(ValueError, match="their shapes are those of a voice of 7"):  # 280 GB
+        config_from_state_dict(weights)
+
+
 def test_a_small_file_that_claims_large_weights_is_refused(small_piper_config):
     weights = Synthesizer(VitsConfig.from_mapping(small_piper_config)).state_dict()
     assert config_from_state_dict(weights) == VitsConfig.from_mapping(small_piper_config)
