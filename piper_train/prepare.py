@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fish_speech import log
+from fish_speech.arguments import make_parser
 from fish_speech.errors import run, terminate_like_interrupt
+
+from .quality import QUALITIES
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m piper_train.prepare", description=__doc__)
+    parser = make_parser("python -m piper_train.prepare", __doc__ or "")
     add = parser.add_argument
     add("--csv-path", type=Path, required=True, help="metadata.csv, or a folder that prepare_dataset.py made")
     add("--cache-dir", type=Path, required=True, help="where prepared sounds and the index are kept")
@@ -44,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--min-seconds", type=float, metavar="S", help="shorter clips are left out (default: a training slice)")
     add("--max-seconds", type=float, default=30.0, metavar="S", help="longer clips are left out (default: 30)")
     add("--max-phoneme-ids", type=int, metavar="N", help="clips with more are left out (default: no limit)")
-    add("--quality", help="x-low, low, medium or high, for config.json")
+    add("--quality", choices=tuple(QUALITIES), help="for config.json")
     add("--workers", type=int, metavar="N", help="processes (default: as many as are of use)")
     return parser
 
