@@ -71,6 +71,9 @@ def _check_output(output: Path) -> None:
     if output.suffix != SUFFIX or output.is_dir():
         fix = f"--output-file {output / 'voice.onnx' if output.is_dir() else output.with_name(output.name + SUFFIX)}"
         raise UserError(f"cannot export to {output}", "a voice is a file that ends in .onnx", f"use {fix}")
+    there = next((folder for folder in output.absolute().parents if folder.exists()), None)
+    if there is not None and not there.is_dir():
+        raise UserError(f"cannot export to {output}", f"{there} is a file", "name another folder with --output-file")
 
 
 def _check_config(config: VoiceConfig, model: VitsConfig, checkpoint: PiperCheckpoint) -> None:
@@ -95,15 +98,19 @@ def _check_config(config: VoiceConfig, model: VitsConfig, checkpoint: PiperCheck
 
 
 def _generator(checkpoint: PiperCheckpoint, config: VitsConfig) -> Synthesizer:
-    """The checkpoint's generator. Raises UserError if weights are missing or too many."""
+    """The checkpoint's generator. Raises UserError if weights are missing, too many, or no numbers."""
     import torch
+
+    from fish_speech.checkpoint import check_finite
 
     from .models.synthesizer import Synthesizer
 
+    weights = checkpoint.generator()
+    check_finite(weights, checkpoint.path)
     with torch.random.fork_rng(devices=[]):
         generator = Synthesizer(config)
     try:
-        generator.load_state_dict({name: tensor.float() for name, tensor in checkpoint.generator().items()})
+        generator.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()[1:]] or [str(error)]
         raise UserError(
