@@ -9,10 +9,11 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from fish_speech.log import peak_memory_gb
+from fish_speech.prepare.wording import clock
 from fish_speech.training.callbacks import StopGracefully
 
 from .draws import key
@@ -39,16 +40,18 @@ class StopBetweenSteps(StopGracefully):
 
 
 class ProgressLines(Callback):
-    """A line of facts at the end of each epoch, and every `every_s` seconds within one."""
+    """A line of facts at the end of each epoch, and every `every_s` seconds within one, with the time left."""
 
     def __init__(self, every_s: float = 60.0):
         self.every_s = every_s
         self._said = (0, 0.0)  # batches in this epoch, seconds
         self._began = (0, 0.0)
+        self._run = (0, 0.0)  # batches in all epochs where this run began, seconds
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.log_every_n_steps = max(1, min(trainer.log_every_n_steps, int(trainer.num_training_batches)))  # type: ignore[attr-defined]
         self._began = self._said = (_batches(pl_module), time.monotonic())  # for a run resumed within an epoch
+        self._run = (_batches_of_all(trainer, pl_module), time.monotonic())
         if trainer.is_global_zero and isinstance(pl_module, VitsModule):
             log.info("%s", pl_module.data.describe())
 
@@ -65,8 +68,9 @@ class ProgressLines(Callback):
         speed = (done - self._said[0]) / (now - self._said[1])
         total = trainer.num_training_batches
         log.info(
-            "epoch %d  batch %d/%s  %s  %.2f batches/s", trainer.current_epoch, done, total, _facts(trainer), speed
-        )
+            "epoch %d  batch %d/%s  %s  %.2f batches/s%s",
+            trainer.current_epoch, done, total, _facts(trainer), speed, self._left(trainer, pl_module),
+        )  # fmt: skip
         self._said = (done, now)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -75,13 +79,32 @@ class ProgressLines(Callback):
         seconds = max(time.monotonic() - self._began[1], 1e-9)
         speed = (_batches(pl_module) - self._began[0]) / seconds
         log.info(
-            "epoch %d  step %d  %s  %.2f batches/s  %s",
+            "epoch %d  step %d  %s  %.2f batches/s  %s%s",
             trainer.current_epoch, trainer.global_step, _facts(trainer), speed, _memory(pl_module.device),
+            self._left(trainer, pl_module),
         )  # fmt: skip
+
+    def _left(self, trainer: L.Trainer, pl_module: L.LightningModule) -> str:
+        """How long the run still takes at its mean speed, validations included; nothing for one without an end."""
+        done = _batches_of_all(trainer, pl_module)
+        speed = (done - self._run[0]) / max(time.monotonic() - self._run[1], 1e-9)
+        seconds = [timer.time_remaining() for timer in trainer.callbacks if isinstance(timer, Timer)]  # type: ignore[attr-defined]
+        if speed > 0 and trainer.max_epochs is not None and trainer.max_epochs >= 0:
+            seconds.append((trainer.max_epochs * trainer.num_training_batches - done) / speed)
+        if speed > 0 and trainer.max_steps > 0:
+            seconds.append((trainer.max_steps - trainer.global_step) / 2 * getattr(pl_module, "accumulate", 1) / speed)
+        known = [value for value in seconds if value is not None]
+        return f"  {clock(max(min(known), 0))} left" if known else ""
 
 
 def _batches(module: L.LightningModule) -> int:
     return module.data.batches_done if isinstance(module, VitsModule) else 0
+
+
+def _batches_of_all(trainer: L.Trainer, module: L.LightningModule) -> int:
+    """Batches of all epochs so far."""
+    epochs = module.data.epoch if isinstance(module, VitsModule) else 0
+    return int(epochs * trainer.num_training_batches) + _batches(module)
 
 
 def _facts(trainer: L.Trainer) -> str:

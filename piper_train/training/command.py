@@ -20,18 +20,21 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from fish_speech.errors import DONE, INTERRUPTED, UserError
+from fish_speech.files import remove_leftovers
+from fish_speech.log import setup
+from fish_speech.prepare.wording import clock
 from fish_speech.ranks import is_first_process
 from fish_speech.training.callbacks import AtomicCheckpointIO
 
 from ..checkpoints import read_checkpoint
 from ..data.datamodule import PiperDataModule
-from ..log import setup
 from ..quality import quality_of
 from .callbacks import ProgressLines, SpokenSentences, StopBetweenSteps
-from .continuing import STARTS, defaults_of, newest_checkpoint, options_of, refuse_changes, refuse_reached
+from .continuing import LOGS, STARTS, defaults_of, newest_checkpoint, options_of, refuse_changes, refuse_reached
 from .keeping import VoiceCheckpoints
 from .module import VitsModule
 from .processes import choose_strategy
+from .typed import as_list, batches_of_a_step, whole_numbers
 
 log = logging.getLogger(__name__)
 
@@ -123,15 +126,21 @@ class Fit(LightningCLI):
                 "VITS trains without; two networks learn in turn",
                 "leave it out, or lower --model.learning_rate",
             )
-        self.model.accumulate = int(given.get("accumulate_grad_batches") or 1)
-        plugins = given.get("plugins") or []
-        plugins = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
+        self.model.accumulate = batches_of_a_step(given.get("accumulate_grad_batches"))
+        for name, value in whole_numbers(self.words, given).items():
+            given[name] = value
+        plugins = [*as_list(given.get("plugins")), AtomicCheckpointIO()]
         if given.get("logger") in (None, True):  # Lightning's default, and without a file for the network's graph
             options["logger"] = TensorBoardLogger(given.get("default_root_dir") or Path.cwd(), default_hp_metric=False)
         given["callbacks"] = [
-            *(given.get("callbacks") or []), StopBetweenSteps(), ProgressLines(), SpokenSentences()
+            *as_list(given.get("callbacks")), StopBetweenSteps(), ProgressLines(), SpokenSentences()
         ]  # fmt: skip
         return super().instantiate_trainer(strategy=strategy, plugins=plugins, accumulate_grad_batches=1, **options)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> L.Trainer:
+        if config.get("enable_checkpointing") is False or config.get("fast_dev_run"):
+            callbacks = [callback for callback in callbacks if not isinstance(callback, VoiceCheckpoints)]
+        return super()._instantiate_trainer(config, callbacks)
 
     def after_instantiate_classes(self) -> None:
         seed = int(self._get(self.config, "seed_everything") or 0)
@@ -146,6 +155,8 @@ class Fit(LightningCLI):
     def fit(self, **options: Any) -> None:
         """Train; turn what can go wrong into what a person can do."""
         self._announce()
+        if self.trainer.is_global_zero:
+            remove_leftovers(Path(self.trainer.default_root_dir) / LOGS)
         try:
             self.trainer.fit(**options)
         except SystemExit:  # Lightning's answer to KeyboardInterrupt
@@ -167,12 +178,13 @@ class Fit(LightningCLI):
             )
 
     @property
-    def kept(self) -> VoiceCheckpoints:
-        """The callback that saves."""
-        return next(callback for callback in self.trainer.callbacks if isinstance(callback, VoiceCheckpoints))  # type: ignore[attr-defined]
+    def last(self) -> Path | None:
+        """The checkpoint to go on from, as far as this run has written one."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        return next((callback.last for callback in callbacks if isinstance(callback, VoiceCheckpoints)), None)
 
     def _out_of_memory(self, error: BaseException) -> UserError:
-        saved, data = self.kept.last, self.datamodule
+        saved, data = self.last, self.datamodule
         go_on = f"--ckpt_path {saved} goes on" if saved else "nothing had been saved yet"
         return UserError(
             f"memory ran out in epoch {data.epoch}, batch {data.batches_done} (--data.batch_size {data.batch_size})",
@@ -183,12 +195,14 @@ class Fit(LightningCLI):
 
     def finish(self) -> int:
         """Say where the run ended; 130 if it was stopped before its end."""
-        trainer, last = self.trainer, self.kept.last
+        trainer, last = self.trainer, self.last
         stopped = any(isinstance(c, StopBetweenSteps) and c.stopped for c in trainer.callbacks)  # type: ignore[attr-defined]
         epochs = self.datamodule.epoch
         reached = epochs == trainer.max_epochs or 0 < trainer.max_steps <= trainer.global_step
-        if trainer.is_global_zero and last is None:
-            log.info("nothing was trained")
+        if last is None:
+            self._refuse_spent_time()
+            if trainer.is_global_zero:
+                log.info("nothing was saved")
         if stopped and not reached:
             if trainer.is_global_zero and last is not None:
                 log.info("stopped in epoch %d; --ckpt_path %s goes on exactly", epochs, last)
@@ -196,6 +210,17 @@ class Fit(LightningCLI):
         if trainer.is_global_zero and last is not None:
             sys.stdout.write(f"trained {epochs} epochs: {last}\n")
         return DONE
+
+    def _refuse_spent_time(self) -> None:
+        """Raise UserError where nothing could be trained any more in --trainer.max_time."""
+        for timer in self.trainer.callbacks:  # type: ignore[attr-defined]
+            left = timer.time_remaining() if isinstance(timer, Timer) else None
+            if left is not None and left <= 0 and self._get(self.config, "ckpt_path"):
+                raise UserError(
+                    "--trainer.max_time is used up",
+                    f"it counts the time before the checkpoint too, {clock(timer.time_elapsed())} in all",
+                    "give a longer one, or leave it out",
+                )
 
 
 def train(words: Sequence[str]) -> int:
@@ -210,8 +235,19 @@ def train(words: Sequence[str]) -> int:
             " ".join(str(error).split())[:600],
             "python -m piper_train fit --help lists the options",
         ) from None
-    except MisconfigurationException as error:
-        raise UserError("the trainer.* options do not go together", str(error), "correct or leave them out") from error
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        if not isinstance(error, MisconfigurationException) and not comes_from_lightning(error):
+            raise
+        why = " ".join(str(error).split())
+        raise UserError("the trainer.* options do not go together", why, "correct or leave them out") from error
+
+
+def comes_from_lightning(error: BaseException) -> bool:
+    """Whether Lightning itself raised it: its answer to options it cannot use."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals.get("__name__", "").startswith("lightning.")
 
 
 def quiet() -> None:

@@ -14,6 +14,7 @@ from ..models.config import VitsConfig
 from .options import make_config
 from .warm_start import describe
 
+LOGS = "lightning_logs"  # folder of a project's runs; without a log, checkpoints lie beside it
 STARTS = ("warmstart_ckpt", "vocoder_warmstart_ckpt")
 _FROM_DATA = ("batch_size", "num_symbols")  # model.* options that data.* sets
 _VOICE = {field.name for field in fields(VitsConfig)}
@@ -87,11 +88,12 @@ def refuse_reached(checkpoint: PiperCheckpoint, trainer: Mapping[str, Any]) -> N
 
 def newest_checkpoint(trainer: Mapping[str, Any]) -> Path:
     """The newest last.ckpt of the runs in this folder, for `--ckpt_path last`. Raises UserError where there is none."""
-    folder = Path(trainer.get("default_root_dir") or Path.cwd()) / "lightning_logs"
-    found = [path for path in folder.glob("version_*/checkpoints/last.ckpt") if path.is_file()]
+    folder = Path(trainer.get("default_root_dir") or Path.cwd())
+    patterns = (f"{LOGS}/version_*/checkpoints/last.ckpt", "checkpoints/last.ckpt")
+    found = [path for pattern in patterns for path in folder.glob(pattern) if path.is_file()]
     if not found:
         raise UserError(
-            f"there is no checkpoint in {folder}",
+            f"there is no checkpoint in {folder / LOGS}",
             "--ckpt_path last means the newest version_N/checkpoints/last.ckpt there",
             "name the checkpoint, or leave --ckpt_path out to start a voice",
         )

@@ -1,8 +1,8 @@
-"""Numbers that are none: losses or weights that a learning rate, or a broken clip, has driven out of the range."""
+"""Numbers that are none: losses, gradients or weights that a learning rate, or a broken clip, has driven out of the range."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,14 @@ def are_finite(values: Mapping[str, Tensor]) -> bool:
     return bool(torch.stack(list(values.values())).isfinite().all())
 
 
+def norm_of_gradients(weights: Iterable[nn.Parameter]) -> Tensor:
+    """Euclidean norm () of all gradients together; no number where any gradient is none."""
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    return torch.stack(torch._foreach_norm(gradients)).norm()
+
+
 def not_finite(values: Mapping[str, Tensor], epoch: int, batch: int) -> UserError:
-    """What to tell where losses are no numbers."""
+    """What to tell where losses or gradients are no numbers."""
     wrong = ", ".join(f"{name} is {value.item():g}" for name, value in values.items() if not value.isfinite())
     return UserError(
         f"training has run out of numbers in epoch {epoch}, batch {batch}: {wrong}",

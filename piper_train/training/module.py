@@ -17,7 +17,7 @@ from ..data.batch import Batch
 from ..models.discriminators import MultiPeriodDiscriminator, MultiResolutionDiscriminator
 from ..models.synthesizer import Synthesizer
 from .draws import VALIDATION, draws_of, key
-from .finite import are_finite, not_finite, refuse_broken
+from .finite import are_finite, norm_of_gradients, not_finite, refuse_broken
 from .objective import Counts, Losses, losses_of, means, weighted
 from .options import make_config, refuse_nonsense, refuse_without_effect
 from .resuming import check_fits, fit_position, settings_of
@@ -25,7 +25,7 @@ from .warm_start import VOCODER, warm_start
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = 20  # steps in a row without a finite loss that 16-mixed may skip while its scale settles
+_PATIENCE = 20  # steps in a row without finite losses and gradients that 16-mixed may skip while its scale settles
 
 
 class VitsModule(L.LightningModule):
@@ -154,14 +154,16 @@ class VitsModule(L.LightningModule):
         loss_g = weighted(losses.generator, self.hparams["c_mel"], self.hparams["c_kl"])
         loss_d = weighted(losses.discriminator, 1.0, 1.0)
         values = self._shared(losses, loss_g, loss_d)
-        self._watch(values)
-        self._learn(loss_g / self.accumulate, loss_d / self.accumulate)
+        self._learn(loss_g / self.accumulate, loss_d / self.accumulate, values)
         data.batches_done += 1
         for name, value in values.items():
             self.log(name, value, on_step=True, on_epoch=False, prog_bar=name.startswith("loss"), batch_size=1)
 
-    def _learn(self, loss_g: Tensor, loss_d: Tensor) -> None:
-        """Add up gradients; where a step is due, let first the generator learn, then its discriminators."""
+    def _learn(self, loss_g: Tensor, loss_d: Tensor, values: dict[str, Tensor]) -> None:
+        """Add up gradients; where a step is due, let first the generator learn, then its discriminators.
+
+        values: the losses, to be told of where they or the gradients are no numbers
+        """
         optimizer_g, optimizer_d = self.optimizers()  # type: ignore[misc,attr-defined]
         generator = list(self.model_g.parameters())
         judges = [weight for judge in self.judges.values() for weight in judge.parameters()]
@@ -174,9 +176,14 @@ class VitsModule(L.LightningModule):
         self.manual_backward(loss_d, inputs=judges)
         self.is_accumulating = not is_due
         if not is_due:
+            self._watch(values)
             return
         sum_gradients(generator)
         sum_gradients(judges)
+        norms = {f"the gradient of {who}": norm_of_gradients(weights) for who, weights in (
+            ("the generator", generator), ("the discriminators", judges)
+        )}  # fmt: skip
+        self._watch({**values, **norms})
         scale = self._loss_scale()
         self.is_half_done = True
         optimizer_g.step()
@@ -198,7 +205,7 @@ class VitsModule(L.LightningModule):
         return dict(zip(named, summed(torch.stack([part.detach() for part in named.values()])).unbind()))
 
     def _watch(self, values: dict[str, Tensor]) -> None:
-        """Stop where a loss is no number, before it reaches the weights; 16-mixed leaves out such steps for a while."""
+        """Stop where a value is no number, before it reaches the weights; 16-mixed leaves out such steps for a while."""
         self._not_finite = 0 if are_finite(values) else self._not_finite + 1
         patience = _PATIENCE if str(self.trainer.precision).startswith("16") else 0
         if self._not_finite > patience:

@@ -1,8 +1,9 @@
-"""Whole trainings of a small voice through the command line; the discriminators are the real ones, and so all is slow.
+"""Whole trainings of a small voice with small discriminators through the command line.
 
 Sounds are generated, phonemes are the text's code points, and 7 of 8 clips make 2 batches of an epoch.
 """
 
+import functools
 import os
 import shutil
 import signal
@@ -18,8 +19,12 @@ import yaml
 
 from fish_speech.errors import UserError
 from piper_train.cli import main
+from piper_train.training import command as fit_command
+from piper_train.training import module as training_module
+from piper_train.training.callbacks import ProgressLines
 from piper_train.training.module import VitsModule
 
+from .few_judges import FewJudges
 from .sung import SMALL, command, write_sung
 from .test_checkpoints import write_published
 
@@ -29,6 +34,13 @@ REPOSITORY = Path(__file__).parents[2]
 EPOCHS = "--trainer.max_epochs=2"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_judges():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_module, "MultiPeriodDiscriminator", FewJudges)
+        yield
+
+
 @pytest.fixture(scope="module")
 def sung(tmp_path_factory):
     return write_sung(tmp_path_factory.mktemp("sung"), 8)
@@ -36,7 +48,7 @@ def sung(tmp_path_factory):
 
 @pytest.fixture()
 def root(tmp_path):
-    """Where a run writes; its checkpoints, of half a gigabyte, go when the test is over."""
+    """Where a run writes; its checkpoints go when the test is over."""
     yield tmp_path / "run"
     shutil.rmtree(tmp_path, ignore_errors=True)
 
@@ -167,7 +179,7 @@ def test_a_run_stopped_within_an_epoch_is_saved_and_goes_on_exactly(sung, whole,
 def test_sigterm_ends_a_run_with_a_checkpoint_and_code_130(sung, whole, root):
     words = command(sung, root, "--data.batch_size=4", EPOCHS, "--model.lr_decay=0.5", "--model.lr_decay_d=0.25")
     process = subprocess.Popen(
-        [sys.executable, "-m", "piper_train", *words],
+        [sys.executable, str(REPOSITORY / "tests/piper/few_judges.py"), *words],
         cwd=sung.parent, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     said = ""
@@ -294,10 +306,29 @@ def test_a_rate_that_drives_the_weights_away_ends_with_a_clear_message(sung, roo
     assert "--model.learning_rate" in error.value.fix
 
 
-def test_memory_that_runs_out_is_told_and_what_was_learnt_is_saved(sung, whole, root, monkeypatch):
-    from piper_train.training import module
+@pytest.mark.parametrize("who", ["generator", "discriminators"])
+def test_gradients_that_are_no_numbers_never_reach_the_weights(sung, root, monkeypatch, who):
+    """A root at 0: the loss is finite, its slope is not."""
+    losses_of, states = training_module.losses_of, []
 
-    losses_of = module.losses_of
+    def steep(generator, judges, *others):
+        losses = losses_of(generator, judges, *others)
+        network = generator if who == "generator" else judges[""]
+        states.append((network, {name: tensor.clone() for name, tensor in network.state_dict().items()}))
+        side, name = (losses.generator, "mel") if who == "generator" else (losses.discriminator, "disc")
+        side[name] = side[name] + (next(network.parameters()) * 0).sum().sqrt()
+        return losses
+
+    monkeypatch.setattr(training_module, "losses_of", steep)
+    with pytest.raises(UserError, match=f"epoch 0, batch 0: the gradient of the {who} is nan"):
+        fit(sung, root, EPOCHS)
+    network, before = states[0]
+    assert len(states) == 1 and all(torch.equal(before[name], now) for name, now in network.state_dict().items())
+    assert not list(root.rglob("*.ckpt"))
+
+
+def test_memory_that_runs_out_is_told_and_what_was_learnt_is_saved(sung, whole, root, monkeypatch):
+    losses_of = training_module.losses_of
     calls = []
 
     def too_large(*arguments):
@@ -307,7 +338,7 @@ def test_memory_that_runs_out_is_told_and_what_was_learnt_is_saved(sung, whole, 
         return losses_of(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "losses_of", too_large)
+        patch.setattr(training_module, "losses_of", too_large)
         with pytest.raises(UserError, match="memory ran out in epoch 1, batch 1") as error:
             go_on(sung, root)
     assert "lower --data.batch_size" in error.value.fix and str(last_of(root)) in error.value.fix
@@ -322,10 +353,11 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(sung, whole, root, monkeyp
     from fish_speech import checkpoint
 
     write, written = checkpoint._WholeWriter.write, []
+    checkpoint_size = last_of(whole).stat().st_size
 
     def full(self, data):
         written.append(len(memoryview(data).cast("B")))
-        if sum(written) > 900_000_000:  # in the middle of the second checkpoint of 560 MB
+        if sum(written) > 1.5 * checkpoint_size:  # in the middle of the second checkpoint
             self.error = OSError(errno.ENOSPC, "No space left on device")
             raise self.error
         return write(self, data)
@@ -412,23 +444,73 @@ def test_several_speakers_and_spectrogram_judges_train(tmp_path, root):
     assert content["voice_config"]["num_speakers"] == 2 and len(content["voice_config"]["speaker_id_map"]) == 2
 
 
+def test_one_batch_typed_as_1_is_one_batch_and_nothing_is_saved_where_that_is_asked_for(sung, root, monkeypatch):
+    messages = told(monkeypatch)
+    monkeypatch.setattr(fit_command, "ProgressLines", functools.partial(ProgressLines, every_s=0.0))
+    one = ("--trainer.limit_train_batches=1", "--trainer.enable_checkpointing=false", EPOCHS)
+    assert fit(sung, root, *one, "--trainer.callbacks=lightning.pytorch.callbacks.LearningRateMonitor") == 0
+    assert not list(root.rglob("*.ckpt")) and "nothing was saved" in messages
+    ends = [line for line in messages if "  step " in line]
+    assert [line.split("  ")[:2] for line in ends] == [["epoch 0", "step 2"], ["epoch 1", "step 4"]]
+    within = [line for line in messages if "  batch 1/1  " in line]
+    assert len(within) == 2 and ends[1].endswith("0:00:00 left")
+    assert all(line.endswith(" left") and "batches/s" in line for line in [*ends, *within])
+
+
+def test_a_quick_try_leaves_nothing_and_an_earlier_run_s_torn_files_go(sung, root):
+    torn = root / "lightning_logs" / "version_0" / "checkpoints" / ".partial-999999999-last.ckpt"
+    torn.parent.mkdir(parents=True)
+    torn.touch()
+    assert fit(sung, root, "--trainer.fast_dev_run=true") == 0
+    assert [path for path in root.rglob("*") if path.is_file()] == ([torn] if sys.platform == "win32" else [])
+
+
+def test_a_run_without_a_log_ends_when_its_time_is_up_and_says_so_when_resumed(sung, root):
+    timed = (EPOCHS, "--trainer.logger=false", "--trainer.max_time=00:00:00:01")
+    slow = pytest.MonkeyPatch()
+    with slow.context() as patch:
+        watch = VitsModule._watch
+        patch.setattr(VitsModule, "_watch", lambda self, values: (time.sleep(1.1), watch(self, values))[1])
+        assert fit(sung, root, *timed) == 0
+    last = root / "checkpoints" / "last.ckpt"
+    assert read(last)["piper_train"]["batches_done"] == 1
+    with pytest.raises(UserError, match="max_time is used up"):
+        fit(sung, root, *timed, "--ckpt_path=last")
+
+
+@pytest.mark.parametrize(
+    ("option", "told_why"),
+    [
+        ("--trainer.val_check_interval=1000", "less than or equal to the number of the training batches"),
+        ("--trainer.accumulate_grad_batches=0", "a step needs a batch"),
+        ("--trainer.max_epochs=-5", "max_epochs"),
+    ],
+)
+def test_trainer_options_that_cannot_be_are_errors_of_a_line(sung, root, option, told_why):
+    with pytest.raises(UserError, match=told_why):
+        fit(sung, root, option)
+
+
 def test_16_mixed_leaves_out_steps_whose_gradients_are_too_large_and_goes_on(sung, root, monkeypatch):
-    """The way of a GPU, with torch's CPU scaler: a scale so large that the first steps overflow."""
+    """The way of a GPU, with torch's CPU scaler: a scale so large that the first steps overflow. Resumed, it is kept."""
     from lightning.pytorch.plugins import MixedPrecision
 
-    from piper_train.training import command as fit_command
-
     make = fit_command.Fit._instantiate_trainer
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-20)
+    scalers = []
 
     def with_scaler(self, config, callbacks):
-        config["plugins"] = [*config["plugins"], MixedPrecision("16-mixed", "cpu", scaler)]
+        scalers.append(torch.amp.GradScaler("cpu", init_scale=2.0**40, backoff_factor=2.0**-20))
+        config["plugins"] = [*config["plugins"], MixedPrecision("16-mixed", "cpu", scalers[-1])]
         return make(self, config, callbacks)
 
     monkeypatch.setattr(fit_command.Fit, "_instantiate_trainer", with_scaler)
-    assert go_on(sung, root) == 0
-    content = read(last_of(root))
-    assert scaler.get_scale() < 2.0**40  # a step was left out
+    assert go_on(sung, root / "whole") == 0
+    content = read(last_of(root / "whole"))
+    assert scalers[0].get_scale() < 2.0**40  # a step was left out
     assert all(tensor.isfinite().all() for tensor in content["state_dict"].values())
     assert all(len(state["state"]) > 0 for state in content["optimizer_states"])  # and another was made, by both
-    assert content["MixedPrecision"]["scale"] == scaler.get_scale()
+    assert content["MixedPrecision"]["scale"] == scalers[0].get_scale()
+    assert go_on(sung, root / "parts", "--trainer.max_epochs=1") == 0
+    assert go_on(sung, root / "parts", "--ckpt_path", str(last_of(root / "parts"))) == 0
+    assert_equal_runs(last_of(root / "parts", 1), last_of(root / "whole"))
+    assert read(last_of(root / "parts", 1))["MixedPrecision"] == content["MixedPrecision"]
