@@ -145,6 +145,7 @@ def test_under_autocast_the_loss_stays_float32_and_close(predictor, x_mask):
     torch.testing.assert_close(made, expected, rtol=0.02, atol=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predictor", [DurationPredictor, StochasticDurationPredictor])
 def test_durations_learn_what_they_are_shown(predictor):
     """Tokens of kind 0 last 2 frames and those of kind 1 last 9; a constant would be 64 % of the mean away."""

@@ -224,6 +224,7 @@ def test_half_precision_trains_with_durations_and_alignment_in_single(config, dt
     assert_close(half.y_hat.float(), single.y_hat, rtol=0, atol=0.1)
 
 
+@pytest.mark.slow
 def test_the_exported_graph_has_one_ceil_and_two_noises_and_speaks_text_of_any_length(small_piper_config):
     onnx = pytest.importorskip("onnx", reason="the extra 'piper' is not installed")
     import onnxruntime
