@@ -90,6 +90,7 @@ def voice(tmp_path_factory) -> Path:
 # Training: what is missing or makes no sense
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("harm", "told"),
     [
@@ -114,6 +115,7 @@ def test_a_data_set_of_which_nothing_can_be_used_is_refused(tmp_path, harm, told
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -169,6 +171,7 @@ def spoil(folder: Path, kind: str) -> None:
         path.unlink()
 
 
+@pytest.mark.slow
 @needs_phonemes
 @pytest.mark.parametrize("kind", ["text", "zero", "short", "nan", "missing"])
 def test_a_broken_recording_is_named_and_the_others_are_prepared(tmp_path, kind):
@@ -220,6 +223,7 @@ def test_a_broken_checkpoint_is_not_exported(tmp_path, kind):
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 @needs_phonemes
 @pytest.mark.parametrize("kind", ["torn", "poisoned", "other", "nan"])
 @pytest.mark.parametrize("option", ["--ckpt_path", "--model.warmstart_ckpt"])
@@ -232,6 +236,7 @@ def test_training_does_not_start_from_a_broken_checkpoint(tmp_path, kind, option
     assert [path.name for path in tmp_path.rglob("*.ckpt")] == ["bad.ckpt"]
 
 
+@pytest.mark.slow
 @needs_phonemes
 def test_a_checkpoint_of_another_quality_is_named_with_what_would_fit(tmp_path):
     data = voice_data(tmp_path / "data")
@@ -344,6 +349,7 @@ def test_phonemes_that_a_voice_lacks_are_counted_and_named(voice, tmp_path):
     assert soundfile.info(tmp_path / "a.wav").frames > 0
 
 
+@pytest.mark.slow
 def test_without_espeak_it_is_said_what_to_install(voice, tmp_path):
     """No program on PATH, and no piper-tts to be imported: a module of its name fails before it."""
     (tmp_path / "hidden").mkdir()
