@@ -48,7 +48,7 @@ class SpokenVoice(nn.Module):
 
 
 def write_graph(voice: SpokenVoice, path: Path) -> None:
-    """Trace the voice into an .onnx."""
+    """Trace the voice into an .onnx. Raises UserError for a voice that would speak without end."""
     require("onnx", "the export of a Piper voice", "piper")
     config = voice.generator.config
     inputs: list[Tensor] = [
@@ -58,6 +58,8 @@ def write_graph(voice: SpokenVoice, path: Path) -> None:
     ]
     if config.num_speakers > 1:
         inputs.append(torch.zeros(1, dtype=torch.long))
+    if not float(_frames(voice, inputs[0], inputs[3] if len(inputs) > 3 else None, QUIET).sum()) <= _MOST_FRAMES:
+        raise _endless(TRACED_IDS)  # tracing speaks: it would take all memory
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         warnings.simplefilter("ignore", DeprecationWarning)  # of this exporter: the newer one cannot trace the spline
@@ -126,14 +128,33 @@ def _steady_sentence(
     A voice that has learnt next to nothing gives every id one frame, all but exactly: then said a little slower.
     """
     num_symbols = voice.generator.config.num_symbols
+    endless = 0
     for number in range(_TRIES):
         scales = QUIET if number < _TRIES // 2 else (QUIET[0], _SLOWER, QUIET[2])
         ids = torch.randint(num_symbols, (1, count), generator=rng)
-        lengths = torch.tensor([count])
         sid = None if speaker is None else torch.tensor([speaker])
-        with torch.no_grad():
-            said = voice.generator.infer(ids, lengths, sid, *scales)
-        frames = torch.exp(said.logw.squeeze(1)) * scales[1]
-        if torch.equal(torch.ceil(frames * (1 - _NUDGE)), torch.ceil(frames * (1 + _NUDGE))):
+        frames = _frames(voice, ids, sid, scales)
+        if not float(frames.sum()) <= _MOST_FRAMES:
+            endless += 1
+        elif torch.equal(torch.ceil(frames * (1 - _NUDGE)), torch.ceil(frames * (1 + _NUDGE))):
+            with torch.no_grad():
+                said = voice.generator.infer(ids, torch.tensor([count]), sid, *scales)
             return ids[0].tolist(), scales, said.wave.reshape(-1)
-    raise UserError("the voice cannot be exported", why, "train it longer, or export an earlier checkpoint")
+    if endless:
+        raise _endless(count)
+    raise RuntimeError(f"the durations are whole numbers in {_TRIES} of {_TRIES} sentences: nothing can be compared")
+
+
+def _frames(voice: SpokenVoice, ids: Tensor, sid: Tensor | None, scales: tuple[float, float, float]) -> Tensor:
+    """How long the voice makes each of `ids` (1, count), in frames before they are made whole; little is spoken."""
+    with torch.no_grad():
+        said = voice.generator.infer(ids, torch.tensor([ids.size(1)]), sid, *scales, max_frames=1)
+    return torch.exp(said.logw) * scales[1]
+
+
+def _endless(count: int) -> UserError:
+    return UserError(
+        "the voice makes endless sound",
+        f"it asks for more than {_MOST_FRAMES} frames for {count} symbols",
+        "train it longer, or export an earlier checkpoint",
+    )

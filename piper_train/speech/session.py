@@ -10,6 +10,8 @@ import numpy as np
 
 from fish_speech.errors import UserError
 
+from .memory import is_out_of_memory, limit_memory, too_long
+
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
@@ -34,6 +36,8 @@ def open_session(
     options.inter_op_num_threads = 1
     options.enable_mem_pattern = False  # sentences differ in length: a plan made for one is of no use to the next
     options.log_severity_level = 4  # what goes wrong is raised, and told once
+    if limit_memory():
+        options.add_session_config_entry("session.use_env_allocators", "1")
     providers = _providers(device, onnxruntime.get_available_providers())
     if seed is not None:
         onnxruntime.set_seed(seed % (1 << 31))  # read when the graph's random nodes are made, below
@@ -98,14 +102,14 @@ def check_fit(session: InferenceSession, config: VoiceConfig, path: Path) -> Non
     for speaker in speakers:
         try:
             run_session(session, [0, largest, config.num_symbols - 1], QUIET, speaker)
-        except Exception as error:
+        except IndexError as error:
             raise _misfit(path, f"the config has {config.num_symbols} symbols and {config.num_speakers} speakers, "
                           f"the model fewer: {_first_line(error)}") from None  # fmt: skip
     if session.get_providers()[0] != "CPUExecutionProvider":  # others do not notice an id that is not there
         return
     try:
         run_session(session, [0, config.num_symbols, 0], QUIET, speakers[0])
-    except Exception:  # as it should be
+    except IndexError:  # as it should be
         return
     raise _misfit(path, f"the config has {config.num_symbols} symbols, the model more")
 
@@ -113,7 +117,10 @@ def check_fit(session: InferenceSession, config: VoiceConfig, path: Path) -> Non
 def run_session(
     session: InferenceSession, ids: list[int], scales: tuple[float, float, float], speaker: int | None
 ) -> np.ndarray:
-    """Return what the model says for `ids`: float32 (samples,). scales: noise, length, noise of the durations."""
+    """Return what the model says for `ids`: float32 (samples,). scales: noise, length, noise of the durations.
+
+    Raises IndexError for an id or speaker that the model does not have, UserError for a model that cannot say them.
+    """
     feeds: dict[str, Any] = {
         "input": np.array([ids], np.int64),
         "input_lengths": np.array([len(ids)], np.int64),
@@ -121,7 +128,21 @@ def run_session(
     }
     if speaker is not None:
         feeds["sid"] = np.array([speaker], np.int64)
-    return np.asarray(session.run(None, feeds)[0], np.float32).reshape(-1)
+    try:
+        sound = np.asarray(session.run(None, feeds)[0], np.float32).reshape(-1)
+    except Exception as error:  # onnxruntime's classes say less than its words
+        if is_out_of_memory(error):
+            raise too_long(len(ids), scales[1]) from None
+        if "running Gather node" in str(error):  # the look-up of ids and speakers
+            raise IndexError(_first_line(error)) from None
+        raise _broken(f"it breaks off: {_first_line(error)}") from None
+    if not np.isfinite(sound).all():
+        raise _broken("what it makes is no number")
+    return sound
+
+
+def _broken(why: str) -> UserError:
+    return UserError("the voice cannot speak", why, "export it anew from another checkpoint: this training went wrong")
 
 
 def _misfit(path: Path, why: str) -> UserError:

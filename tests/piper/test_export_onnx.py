@@ -150,6 +150,18 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
         export(tmp_path / "half.ckpt", tmp_path / "a.onnx", voice_mapping(generator.config))
 
 
+@pytest.mark.parametrize("frames", [1e4, 1e15])  # of every symbol
+def test_a_voice_that_speaks_without_end_is_not_exported(tmp_path, frames):
+    generator = generator_of("plain")
+    with torch.no_grad():
+        generator.dp.proj.weight.zero_()
+        generator.dp.proj.bias.fill_(float(np.log(frames)))
+    checkpoint = write_checkpoint(tmp_path / "a.ckpt", generator, voice_config=voice_mapping(generator.config))
+    with pytest.raises(UserError, match="endless sound"):
+        export(checkpoint, tmp_path / "a.onnx")
+    assert not list(tmp_path.glob("*.onnx*"))
+
+
 @pytest.mark.parametrize("name", ["voice", "voice.pt", "folder.onnx"])
 def test_an_output_that_is_no_onnx_file_is_refused(tmp_path, name):
     (tmp_path / "folder.onnx").mkdir()

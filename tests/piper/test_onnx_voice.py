@@ -259,6 +259,58 @@ def test_a_broken_model_is_refused(text_voice, content, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def stretched(path: Path, factor: float) -> Path:
+    """Multiply the durations that the model at `path` asks for."""
+    model = onnx.load(path)
+    nodes = model.graph.node
+    at = next(number for number, node in enumerate(nodes) if node.op_type == "Ceil")
+    value = onnx.numpy_helper.from_array(np.array(factor, np.float32))
+    nodes.insert(at, onnx.helper.make_node("Constant", [], ["factor"], value=value))
+    nodes.insert(at + 1, onnx.helper.make_node("Mul", [nodes[at + 1].input[0], "factor"], ["stretched"]))
+    nodes[at + 2].input[0] = "stretched"
+    onnx.save(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("factor", "what", "why"),
+    [
+        (1e8, "ran out of memory in a sentence", "learned too little"),  # more than any machine has
+        (3e38, "the voice cannot speak", "it breaks off"),
+        (float("nan"), "the voice cannot speak", "it breaks off"),
+    ],
+)
+def test_a_model_that_asks_for_endless_sound_is_stopped(text_voice, factor, what, why):
+    with pytest.raises(UserError) as raised:
+        OnnxVoice.load(stretched(text_voice(), factor))
+    assert what in raised.value.what and why in raised.value.why, raised.value
+
+
+def test_a_sentence_that_takes_too_much_memory_is_told_with_the_scale(text_voice):
+    """As on a machine with little memory: the bound is of the process, so that it is met in one of its own."""
+    code = (
+        "import sys; from pathlib import Path; from piper_train.speech import memory\n"
+        "memory.MOST_BYTES = 8 << 20; memory.memory = lambda: (None, None); memory._LEAST_BYTES = 0\n"
+        "from piper_train.speech.voice import *\n"
+        "voice = OnnxVoice.load(Path(sys.argv[1])); list(voice.speak('a'))\n"
+        "list(voice.speak('abcd ' * 50, Manner(length_scale=10.0)))\n"
+    )
+    arguments = [sys.executable, "-c", code, str(text_voice())]
+    done = subprocess.run(arguments, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    assert "ran out of memory in a sentence" in done.stderr and "which is 10" in done.stderr, done.stderr
+
+
+def test_a_model_whose_weights_are_no_numbers_is_refused(text_voice):
+    path = text_voice()
+    model = onnx.load(path)
+    weights = next(tensor for tensor in model.graph.initializer if tensor.name.endswith("conv_pre.bias"))
+    weights.CopyFrom(onnx.numpy_helper.from_array(np.full(weights.dims, np.nan, np.float32), weights.name))
+    onnx.save(model, path)
+    with pytest.raises(UserError, match="the voice cannot speak") as raised:
+        OnnxVoice.load(path)
+    assert "no number" in raised.value.why
+
+
 def test_another_kind_of_model_is_refused(text_voice):
     path = text_voice()
     value = onnx.helper.make_tensor_value_info
