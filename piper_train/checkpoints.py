@@ -25,6 +25,7 @@ VOICE_CONFIG = "voice_config"  # key of the voice's config.json
 _PATHS = ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
 _PATH_MODULES = ("pathlib", "pathlib._local")  # Python 3.13 pickles them with the second name
 _GENERATOR = "model_g."
+_DEEPEST = 20  # lists and dicts in each other that are read
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class PiperCheckpoint:
     epoch: int = 0
     global_step: int = 0
     voice_config: dict[str, Any] | None = None  # the voice's config.json; ours alone carry it
-    record: Mapping[str, Any] | None = None  # of a run of ours; None: another trainer made it
+    record: Mapping[str, Any] | None = None  # of a run of ours, plain values; None: another trainer made it
 
     @property
     def is_own(self) -> bool:
@@ -47,7 +48,7 @@ class PiperCheckpoint:
     @property
     def epochs_done(self) -> int:
         """Whole epochs that a run of ours has trained; 0 for others, whose count means nothing here."""
-        return int(self.record.get("epochs_done", 0)) if self.record else 0
+        return _count(self.record.get("epochs_done")) if self.record else 0
 
     @property
     def knows_sample_rate(self) -> bool:
@@ -72,8 +73,9 @@ class PiperCheckpoint:
 
         known = {f.name for f in fields(VitsConfig)}
         stated = {name: v for name, v in self.hyper_parameters.items() if name in known and v is not None}
-        if self.voice_config:
-            stated.setdefault("sample_rate", (self.voice_config.get("audio") or {}).get("sample_rate"))
+        audio = (self.voice_config or {}).get("audio")
+        if isinstance(audio, Mapping):
+            stated.setdefault("sample_rate", audio.get("sample_rate"))
         try:
             return config_from_state_dict(self.state_dict, **stated)
         except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -100,11 +102,11 @@ def read_checkpoint(path: Path) -> PiperCheckpoint:
     return PiperCheckpoint(
         path,
         state,
-        {str(name): plain(value) for name, value in given.items()} if isinstance(given, Mapping) else {},
+        plain(given) if isinstance(given, Mapping) else {},
         _count(content.get("epoch")),
         _count(content.get("global_step")),
-        dict(voice) if isinstance(voice, Mapping) else None,
-        record if isinstance(record, Mapping) else None,
+        plain(voice) if isinstance(voice, Mapping) else None,
+        plain(record) if isinstance(record, Mapping) else None,
     )
 
 
@@ -120,15 +122,20 @@ def _count(value: Any) -> int:
     return value if isinstance(value, int) and value >= 0 else 0
 
 
-def plain(value: Any) -> Any:
-    """`value` of only None, bool, int, float, str, lists and dicts of them; anything else becomes its text."""
+def plain(value: Any, depth: int = _DEEPEST) -> Any:
+    """`value` of only None, bool, int, float, str, lists and dicts of them; anything else becomes its text.
+
+    depth: of lists and dicts in each other; what lies deeper is left out
+    """
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if not isinstance(value, Mapping | list | tuple | set | frozenset):
+        return str(value)[:1000]
+    if depth == 0:
+        return None
     if isinstance(value, Mapping):
-        return {str(name): plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(part) for part in value]
-    return str(value)[:1000]
+        return {str(name): plain(part, depth - 1) for name, part in value.items()}
+    return [plain(part, depth - 1) for part in value]
 
 
 def _joined(separator: str, *parts: Any) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from fish_speech.errors import UserError
 from fish_speech.extras import missing, require
 
+_NEEDED = ("jsonargparse", "docstring_parser", "typeshed_client", "numba")
 _ABOUT = """usage: python -m piper_train fit [options]
 
 Train a Piper voice. The data set is metadata.csv (file|text, or file|speaker|text) with a folder of sounds.
@@ -24,6 +25,7 @@ Train a Piper voice. The data set is metadata.csv (file|text, or file|speaker|te
                                        a published one is a start from epoch 0
   --model.warmstart_ckpt X.ckpt        start from epoch 0 with another voice's weights
   --trainer.max_epochs N               epochs in all; without it training goes on until it is stopped
+  --trainer.max_steps N                steps in all, two for each batch: the generator's and the discriminators'
   --trainer.devices 2 --trainer.accelerator gpu --trainer.strategy ddp_find_unused_parameters_true
 
 `python -m piper_train fit --help` lists every option. The result is lightning_logs/version_N/checkpoints/*.ckpt;
@@ -38,9 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(_ABOUT)
         return 0
     if words[0] != "fit":
-        raise UserError(f"unknown command {words[0]}", "there is one: fit", "python -m piper_train fit --help")
-    if missing("jsonargparse", "docstring_parser", "typeshed_client", "numba"):
-        for module in ("jsonargparse", "docstring_parser", "typeshed_client", "numba"):
+        raise UserError(
+            f"unknown command {words[0]}",
+            "there is one, fit, which also validates and writes the test sentences into TensorBoard",
+            "python -m piper_train fit --help",
+        )
+    if missing(*_NEEDED):
+        for module in _NEEDED:
             require(module, "training a Piper voice", "piper")
     from .training.command import train
 

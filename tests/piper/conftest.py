@@ -1,14 +1,26 @@
-"""Exported voices that tests of this folder share."""
+"""Exported voices and small discriminators that tests of this folder share."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from .exported import write_voice
+
+
+@pytest.fixture(scope="module")
+def few_judges() -> Iterator[None]:
+    """Let training make small discriminators in place of those of 47 million weights (see few_judges.py)."""
+    from piper_train.training import module
+
+    from .few_judges import FewJudges
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "MultiPeriodDiscriminator", FewJudges)
+        yield
 
 
 @pytest.fixture(scope="session")

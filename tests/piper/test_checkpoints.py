@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fish_speech.errors import UserError
-from piper_train.checkpoints import RECORD, VOICE_CONFIG, read_checkpoint
+from piper_train.checkpoints import RECORD, VOICE_CONFIG, plain, read_checkpoint
 from piper_train.models.config import VitsConfig
 from piper_train.models.synthesizer import Synthesizer
 from piper_train.training.continuing import defaults_of, options_of, refuse_changes
@@ -174,6 +174,23 @@ def test_a_checkpoint_of_ours_brings_its_record_and_the_voice(tmp_path, publishe
     checkpoint = read_checkpoint(tmp_path / "own.ckpt")
     assert checkpoint.is_own and checkpoint.epochs_done == 7
     assert checkpoint.model_config().sample_rate == 16000
+
+
+@pytest.mark.parametrize("count", ["4", -4, None, [4], torch.ones(2)])
+def test_what_a_checkpoint_says_of_itself_may_be_nonsense(tmp_path, published, count):
+    content = torch.load(published, weights_only=False)
+    content |= {RECORD: {"epochs_done": count}, VOICE_CONFIG: {"audio": [16000]}, "epoch": count}
+    torch.save(content, tmp_path / "odd.ckpt")
+    checkpoint = read_checkpoint(tmp_path / "odd.ckpt")
+    assert checkpoint.is_own and checkpoint.epochs_done == checkpoint.epoch == 0
+    assert checkpoint.model_config().sample_rate == 22050
+
+
+def test_values_in_each_other_without_end_are_cut_off():
+    endless = [1]
+    endless.append({"again": endless})
+    found = str(plain(endless))
+    assert found.startswith("[1, {'again': [1, {'again':") and len(found) < 1000
 
 
 @pytest.mark.parametrize("content", [{}, {"state_dict": {}}, {"state_dict": {"encoder.w": torch.zeros(2)}}, [1, 2]])

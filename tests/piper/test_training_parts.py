@@ -23,6 +23,8 @@ from piper_train.training.warm_start import VOCODER, refuse_other_quality, warm_
 
 from .test_checkpoints import write_published
 
+pytestmark = pytest.mark.usefixtures("few_judges")
+
 
 def clip(number, ids=9, frames=23, rate_of_noise=0.1):
     generator = torch.Generator().manual_seed(number)
@@ -59,7 +61,7 @@ def test_draws_differ_by_clip_epoch_and_seed_and_are_standard_normal():
 
 
 @pytest.fixture(scope="module")
-def module(small_piper_config):
+def module(small_piper_config, few_judges):
     torch.manual_seed(5)
     return VitsModule(**small_piper_config, segment_size=2048).eval()
 

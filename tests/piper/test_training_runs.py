@@ -24,21 +24,13 @@ from piper_train.training import module as training_module
 from piper_train.training.callbacks import ProgressLines
 from piper_train.training.module import VitsModule
 
-from .few_judges import FewJudges
 from .sung import SMALL, command, write_sung
 from .test_checkpoints import write_published
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("few_judges")]
 
 REPOSITORY = Path(__file__).parents[2]
 EPOCHS = "--trainer.max_epochs=2"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def few_judges():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_module, "MultiPeriodDiscriminator", FewJudges)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +59,7 @@ def read(path):
 
 
 @pytest.fixture(scope="module")
-def whole(sung, tmp_path_factory):
+def whole(sung, few_judges, tmp_path_factory):
     """Folder of a run of two epochs that never stopped."""
     root = tmp_path_factory.mktemp("whole")
 
