@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import signal
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +35,11 @@ class SpokenSentence(NamedTuple):
     text: str
     ids: list[int]
     speaker: int | None  # speaker id
+
+
+def leave_ctrl_c(worker: int) -> None:
+    """Let a loader's worker overhear Ctrl+C, which reaches the whole group: the parent ends its step first, and then them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _ResumableLoader(DataLoader):
@@ -286,6 +292,7 @@ class PiperDataModule(lightning.LightningDataModule):
             persistent_workers=self.num_workers > 0,
             prefetch_factor=4 if self.num_workers > 0 else None,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=leave_ctrl_c,
         )
 
     def batch_of(self, positions: list[int]) -> Batch:

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 import tracemalloc
@@ -17,6 +18,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader
 
 from fish_speech.audio import write_wav
 from fish_speech.errors import UserError
@@ -33,6 +35,10 @@ REPO = Path(__file__).parents[2]
 
 def contents(count: int) -> list[bytes]:
     return [hashlib.blake2b(str(number).encode(), digest_size=16).digest() for number in range(count)]
+
+
+def ctrl_c_is_ignored(items: list) -> bool:
+    return signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def module_for(csv_path, **options) -> PiperDataModule:
@@ -194,6 +200,13 @@ def test_worker_processes_give_the_same_batches(data_set):
     for one, other in zip(alone, worked, strict=True):
         torch.testing.assert_close(one.specs, other.specs, rtol=0, atol=0)
         assert one.clips.tolist() == other.clips.tolist()
+
+
+def test_ctrl_c_is_not_for_worker_processes(data_set):
+    loader = module_for(data_set, batch_size=8, num_workers=1).train_dataloader()
+    answers = DataLoader(range(2), num_workers=1, worker_init_fn=loader.worker_init_fn, collate_fn=ctrl_c_is_ignored)
+    assert list(answers) == [True, True]
+    assert not ctrl_c_is_ignored([])
 
 
 def test_clips_reach_a_spawned_process_whole(data_set):
