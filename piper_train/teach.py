@@ -27,6 +27,7 @@ from fish_speech.prepare.names import one_line
 from fish_speech.speaking.batch_record import RECORD as BATCH_RECORD
 from fish_speech.versions import CONFIG_FILE
 
+from .finetuning.voice_record import write_teachers
 from .teach_script import Line, Script, read_script
 
 log = logging.getLogger("piper_train.teach")  # not __name__: that is __main__ when it is run
@@ -96,6 +97,7 @@ def teach(options: argparse.Namespace) -> int:
             f"{begun.lines} lines: {kinds}; the first: {' '.join(begun.left_out[0])}",
             "listen to what lies in " + str(folder / WAVS) + ", and try another teacher or script",
         )
+    write_teachers(folder, options.teacher)
     write_text(folder / METADATA, "".join(f"{line.clip}|{line.text}\n" for line in good))
     write_json(folder / RECORD, {**asdict(begun), "left_out_counts": begun.counts()})
     _tell(begun, folder)

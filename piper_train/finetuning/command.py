@@ -59,6 +59,10 @@ def main(argv: Sequence[str]) -> int:
         for line in left_out(places):
             log.warning("%s", line)
     if code == DONE and work.exports:
+        from .starts import to_export
+        from .voice_record import write as write_voice_record
+
+        write_voice_record(places, to_export(options, places))
         log.info('the voice speaks: python cli_tts.py "..." --model-path %s', places.voice)
     return code
 

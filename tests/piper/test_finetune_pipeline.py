@@ -153,6 +153,8 @@ def test_a_fish_voice_teaches_a_piper_voice(workspace):
     config = json.loads((workspace / f"{voice}.json").read_text(encoding="utf-8"))
     assert config["espeak"]["voice"] == "en-us"
     assert np.abs(speak(workspace, voice, "Hello there.")).max() > 0.01
+    record = json.loads((workspace / voice).with_name("voice.json").read_text(encoding="utf-8"))
+    assert record["taught_by"].endswith("minnow") and record["licences"][0]["licence"] == "CC-BY-SA 3.0"
 
 
 def test_recordings_become_a_piper_voice(workspace):
