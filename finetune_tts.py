@@ -41,14 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
                         help="base model folder, a merged one say (default: the model version's)")  # fmt: skip
     flags.add_offline(parser)
     add_steps(parser.add_argument_group("steps"))
-    prepare = parser.add_argument_group("preparation of recordings, as in prepare_dataset.py")
-    for add in (
-        prepare_flags.add_recordings,
-        prepare_flags.add_clips,
-        prepare_flags.add_texts,
-        prepare_flags.add_checks,
-    ):
-        add(prepare)
+    prepare_flags.add_preparation(parser.add_argument_group("preparation of recordings, as in prepare_dataset.py"))
     add_extraction(parser.add_argument_group("extraction"))
     add_training(parser.add_argument_group("training"))
     add_machines(parser.add_argument_group("machines"))

@@ -97,6 +97,12 @@ def add_checks(group: argparse._ActionsContainer) -> None:
     group.add_argument("--dnsmos", action="store_true", help="score the sound quality of each clip (extra eval)")
 
 
+def add_preparation(group: argparse._ActionsContainer) -> None:
+    """Add all of these, for a script that prepares before it does something else."""
+    for add in (add_recordings, add_clips, add_texts, add_checks):
+        add(group)
+
+
 def without_effect(given: argparse.Namespace) -> str | None:
     """Say which of these flags does nothing beside the others, in a phrase; None if each has its effect."""
     levels = [flag for flag in ("--min-silence-len", "--silence-thresh") if value_of(given, flag) is not None]

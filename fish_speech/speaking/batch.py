@@ -6,6 +6,7 @@ All lines are checked before anything is loaded or written, one at a time, so th
 from __future__ import annotations
 
 import contextlib
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,6 +50,15 @@ class Batch:
 
     def __exit__(self, *error: object) -> None:
         self._spool.close()
+
+
+def batch_source(batch: Path) -> Path | BinaryIO:
+    """Where a batch is read from: its file, or stdin for -. Raises UserError where stdin is closed."""
+    if str(batch) != "-":
+        return batch
+    if sys.stdin is None:
+        raise UserError("there is no batch on stdin", "it is closed", "give the lines to stdin, or a file to --batch")
+    return sys.stdin.buffer
 
 
 def read_batch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
@@ -145,3 +146,9 @@ class _Pace:
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def tell_path(path: Path) -> None:
+    """Name a new file on stdout, at once."""
+    sys.stdout.write(f"{path}\n")
+    sys.stdout.flush()

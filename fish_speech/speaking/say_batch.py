@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
-from ..errors import DONE, FAILED, UserError
+from ..errors import DONE, FAILED
 from . import options as flags
-from .batch import read_batch
+from .batch import batch_source, read_batch
 from .batch_line import BatchLine, LineSettings
 from .batch_record import BatchRecord
-from .batch_run import run_batch
+from .batch_run import run_batch, tell_path
 from .listening import check_recogniser, complaint_about, verifier_of
 from .loading import LoadedVoice, load_voice, model_folder, voice_identity
 from .references import ReferenceChoice, ReferenceFiles, find_references, read_references
@@ -55,7 +54,9 @@ def say_batch(options: argparse.Namespace) -> int:
             files_of(line.settings.voice)
         warned = warned or flags.warn_of_markers(line.text, options.model_version)
 
-    batch = read_batch(_source(options.batch), defaults, check_line)  # before weights are downloaded or anything loaded
+    batch = read_batch(
+        batch_source(options.batch), defaults, check_line
+    )  # before weights are downloaded or anything loaded
     check_recogniser(options)
     folder = model_folder(settings)
     with batch, BatchRecord(options.output or FOLDER, options.overwrite) as record:
@@ -82,20 +83,12 @@ def say_batch(options: argparse.Namespace) -> int:
         voice = load_voice(settings, flags.cache_opener(options))
         lines = _Lines(options, voice, files_of, marker, verifier)
         result = run_batch(
-            batch, lines.speak, record, plan, voice_of, voice.speaker.sample_rate, lines.complaint, _tell
+            batch, lines.speak, record, plan, voice_of, voice.speaker.sample_rate, lines.complaint, tell_path
         )
     log.info("%s", result)
     for first in result.first:
         log.error("%s", first)
     return result.exit_code
-
-
-def _source(batch: Path) -> Path | BinaryIO:
-    if str(batch) != "-":
-        return batch
-    if sys.stdin is None:
-        raise UserError("there is no batch on stdin", "it is closed", "give the lines to stdin, or a file to --batch")
-    return sys.stdin.buffer
 
 
 def line_settings(options: argparse.Namespace) -> LineSettings:
@@ -152,8 +145,3 @@ class _Lines:
     def complaint(self, line: BatchLine) -> str | None:
         """What is not right about the line that was spoken last."""
         return complaint_about(self._said)
-
-
-def _tell(path: Path) -> None:
-    sys.stdout.write(f"{path}\n")
-    sys.stdout.flush()

@@ -71,7 +71,7 @@ class ProgressLog(Callback):
         left = (trainer.max_steps - step) * seconds / steps
         log.info(
             "step %d/%d  loss %.3f  %.2f steps/s  %.0f tokens/s  %s  %s left",
-            step, trainer.max_steps, loss, steps / seconds, self._tokens / seconds, _memory(pl_module.device), _clock(left),
+            step, trainer.max_steps, loss, steps / seconds, self._tokens / seconds, memory_held(pl_module.device), _clock(left),
         )  # fmt: skip
         self._last, self._tokens = (step, now), 0
 
@@ -87,7 +87,8 @@ class ProgressLog(Callback):
             )  # fmt: skip
 
 
-def _memory(device: torch.device) -> str:
+def memory_held(device: torch.device) -> str:
+    """The most memory that this process has held, on the GPU if it trains there."""
     if device.type == "cuda":
         return f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB on the GPU"
     return f"{peak_memory_gb():.1f} GB"

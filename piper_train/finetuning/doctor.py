@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 import sys
-import warnings
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import partial
 from importlib import metadata
 
-from fish_speech.device import allow_mps_fallback
 from fish_speech.doctor import accelerator, machine, packages, programs, report, room
 from fish_speech.doctor.checks import Check
+from fish_speech.doctor.child import look
 from fish_speech.doctor.findings import Finding, describe
 from fish_speech.doctor.install import install_program, requirements
 from fish_speech.doctor.optional import Part, look_at_part
@@ -125,20 +122,7 @@ def look_at_reader() -> Iterator[Finding]:
 def child() -> None:
     """Run the checks from FIRST on, and say in JSON lines which begins and what each found."""
     request, first = json.loads(sys.argv[1]), int(sys.argv[2])
-    with os.fdopen(os.dup(1), "w", encoding="utf-8") as channel:
-        os.dup2(2, 1)  # packages may greet when they are imported: stdout is for our lines alone
-
-        def tell(**message: object) -> None:
-            channel.write(json.dumps(message) + "\n")
-            channel.flush()
-
-        warnings.simplefilter("ignore")
-        allow_mps_fallback(request["device"], False)
-        for number, check in enumerate(checks_for(request["device"])[first:], first):
-            tell(begin=number, name=check.name, limit_s=check.limit_s)
-            for finding in check.run():
-                tell(finding=asdict(finding))
-        tell(done=True)
+    look(lambda: checks_for(request["device"]), first, request["device"])
 
 
 if __name__ == "__main__":

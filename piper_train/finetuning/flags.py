@@ -41,14 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="to start from: this project's continues exactly, "
                         "any other gives its weights alone; with --export alone: to export")  # fmt: skip
     add_steps(parser.add_argument_group("steps"))
-    prepare = parser.add_argument_group("preparation of recordings, as in prepare_dataset.py")
-    for add in (
-        prepare_flags.add_recordings,
-        prepare_flags.add_clips,
-        prepare_flags.add_texts,
-        prepare_flags.add_checks,
-    ):
-        add(prepare)
+    prepare_flags.add_preparation(parser.add_argument_group("preparation of recordings, as in prepare_dataset.py"))
     add_teaching(parser.add_argument_group("a Fish voice as teacher"))
     add_training(parser.add_argument_group("training"))
     return parser

@@ -5,20 +5,19 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from fish_speech.errors import DONE, UserError
+from fish_speech.errors import DONE
 from fish_speech.speaking import options as flags
-from fish_speech.speaking.batch import read_batch
+from fish_speech.speaking.batch import batch_source, read_batch
 from fish_speech.speaking.batch_line import BatchLine, LineSettings
 from fish_speech.speaking.batch_record import BatchRecord
-from fish_speech.speaking.batch_run import run_batch
+from fish_speech.speaking.batch_run import run_batch, tell_path
 from fish_speech.speaking.say_batch import FOLDER
 
 from .options import manner_of
@@ -46,7 +45,7 @@ def say_batch(options: argparse.Namespace, path: Path) -> int:
                 raise ValueError(f"{idle[0]} has no effect on a Piper voice")
 
         with (
-            read_batch(_source(options.batch), defaults, check_line) as batch,
+            read_batch(batch_source(options.batch), defaults, check_line) as batch,
             BatchRecord(options.output or FOLDER, options.overwrite) as record,
         ):
             decisive = _decisive(voice, manner)
@@ -58,7 +57,7 @@ def say_batch(options: argparse.Namespace, path: Path) -> int:
             def speak(line: BatchLine) -> Iterator[np.ndarray]:
                 return _speak(voice, line, manner)
 
-            result = run_batch(batch, speak, record, plan, lambda line: decisive, voice.sample_rate, tell=_tell)
+            result = run_batch(batch, speak, record, plan, lambda line: decisive, voice.sample_rate, tell=tell_path)
     log.info("%s", result)
     for first in result.first:
         log.error("%s", first)
@@ -86,16 +85,3 @@ def _decisive(voice: OnnxVoice, manner: Manner) -> dict[str, Any]:
                 digest.update(block)
     how = [manner.sentence_silence_s, manner.normalize, manner.volume]
     return {"piper": digest.hexdigest(), "scales": voice.scales(manner), "how": how, "by": voice.phonemizer.source}
-
-
-def _source(batch: Path) -> Path | BinaryIO:
-    if str(batch) != "-":
-        return batch
-    if sys.stdin is None:
-        raise UserError("there is no batch on stdin", "it is closed", "give the lines to stdin, or a file to --batch")
-    return sys.stdin.buffer
-
-
-def _tell(path: Path) -> None:
-    sys.stdout.write(f"{path}\n")
-    sys.stdout.flush()

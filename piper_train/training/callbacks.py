@@ -12,9 +12,8 @@ import torch
 from lightning.pytorch.callbacks import Callback, Timer
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from fish_speech.log import peak_memory_gb
 from fish_speech.prepare.wording import clock
-from fish_speech.training.callbacks import StopGracefully
+from fish_speech.training.callbacks import StopGracefully, memory_held
 
 from .draws import key
 from .module import VitsModule
@@ -80,7 +79,7 @@ class ProgressLines(Callback):
         speed = (_batches(pl_module) - self._began[0]) / seconds
         log.info(
             "epoch %d  step %d  %s  %.2f batches/s  %s%s",
-            trainer.current_epoch, trainer.global_step, _facts(trainer), speed, _memory(pl_module.device),
+            trainer.current_epoch, trainer.global_step, _facts(trainer), speed, memory_held(pl_module.device),
             self._left(trainer, pl_module),
         )  # fmt: skip
 
@@ -112,12 +111,6 @@ def _facts(trainer: L.Trainer) -> str:
     names = ("loss_g", "loss_d", "train_mel", "train_kl", "train_dur", "val_mel")
     metrics = trainer.callback_metrics
     return "  ".join(f"{name} {float(metrics[name]):.3f}" for name in names if name in metrics)
-
-
-def _memory(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{torch.cuda.max_memory_allocated() / 1e9:.1f} GB on the GPU"
-    return f"{peak_memory_gb():.1f} GB"
 
 
 class SpokenSentences(Callback):
