@@ -150,7 +150,7 @@ def tournament(given: argparse.Namespace) -> int:
     check_output(tournament_dir(given.project))
     for line in lacking:
         logger.info("%s", line)
-    from .training.run import only_run
+    from .only_run import only_run
 
     with only_run(Path("results") / given.project):
         checkpoints = check_request(given)  # a training that was waited for has made more

@@ -27,9 +27,10 @@ from ..models.codec_loading import (
     make_codec_config,
 )
 from ..models.firefly import FireflyCodec, FireflyConfig
+from ..only_run import only_run
 from .codec_data import CodecDataModule
 from .codec_module import CodecTraining, new_codec
-from .run import build_trainer, fit, only_run
+from .run import build_trainer, fit
 from .starting import find_resume, refuse_changed, tell_of_new_end
 
 log = logging.getLogger(__name__)

@@ -6,12 +6,10 @@ import contextlib
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import filelock
 import lightning as L
 import torch
 from hydra.utils import get_class, get_method, instantiate
@@ -21,8 +19,9 @@ from ..checkpoint import list_checkpoints
 from ..datasets.datamodule import FRAME_RATE, SemanticDataModule
 from ..device import DeviceChoice
 from ..errors import INTERRUPTED, UserError
-from ..files import remove_leftovers, write_text
+from ..files import write_text
 from ..models import DualAR
+from ..only_run import only_run
 from ..out_of_memory import is_out_of_memory
 from ..ranks import is_first_process
 from .callbacks import AtomicCheckpointIO, StopGracefully
@@ -44,29 +43,6 @@ def run(config: DictConfig, device: DeviceChoice) -> int:
         return _run(config, device)
     with only_run(Path(config.paths.run_dir)):
         return _run(config, device)
-
-
-@contextlib.contextmanager
-def only_run(run_dir: Path) -> Iterator[None]:
-    """Keep a second training of the same project out; a killed one's lock is free at once."""
-    if not is_first_process():  # the first holds the lock
-        yield
-        return
-    run_dir.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(run_dir / ".lock")
-    try:
-        lock.acquire(timeout=30)  # a run that was just stopped may still be saving
-    except filelock.Timeout as error:
-        raise UserError(
-            f"{run_dir} is being trained by another process",
-            "two would overwrite each other",
-            "wait for it, or stop it",
-        ) from error
-    try:
-        remove_leftovers(run_dir)
-        yield
-    finally:
-        lock.release()
 
 
 def _run(config: DictConfig, device: DeviceChoice) -> int:

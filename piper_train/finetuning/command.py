@@ -7,6 +7,7 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 from fish_speech.arguments import given_flags
 from fish_speech.errors import DONE, UserError
@@ -44,6 +45,7 @@ def main(argv: Sequence[str]) -> int:
 
         return rehearse(options, work, plan)
     from fish_speech.files import write_json
+    from fish_speech.only_run import only_run
     from fish_speech.pipeline import run_steps
 
     if work.makes and not plan.finished:
@@ -52,9 +54,10 @@ def main(argv: Sequence[str]) -> int:
         log.info("%d epochs are trained already; the voice is left to export", plan.start.epochs_done)
     elif work.trains:
         log.info("%s", plan.start)
-        if not plan.start.continues:
-            write_json(places.record, plan.record())
-    code = run_steps(plan.steps, places.logs)
+    if work.builds and not plan.finished and not plan.start.continues:
+        write_json(places.record, plan.record())
+    with only_run(places.results) if work.builds or work.changes_data else nullcontext():
+        code = run_steps(plan.steps, places.logs)
     if code == DONE and work.builds and not plan.finished:
         for line in left_out(places):
             log.warning("%s", line)

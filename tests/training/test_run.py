@@ -17,11 +17,12 @@ from fish_speech.checkpoint import list_checkpoints
 from fish_speech.errors import INTERRUPTED, UserError
 from fish_speech.models import load_dual_ar
 from fish_speech.models.lora import is_lora_name
+from fish_speech.only_run import only_run
 from fish_speech.ranks import RANKS
 from fish_speech.train import compose_config
 from fish_speech.training import run
 from fish_speech.training.callbacks import StopGracefully
-from fish_speech.training.run import finish, only_run
+from fish_speech.training.run import finish
 from fish_speech.training.starting import (
     find_resume,
     lora_of,
