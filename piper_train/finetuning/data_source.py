@@ -13,6 +13,7 @@ from fish_speech.finetuning.request import is_prepared
 from .. import quick_start, teach
 from ..data.rows import METADATA, Row, Rows, read_rows
 from .places import Places
+from .starts import read_record
 
 Kind = Literal["clips", "recordings", "teacher", "quick start"]
 _MANY = 1 << 16  # speakers: as many as there are
@@ -68,6 +69,9 @@ def source_of(options: argparse.Namespace, places: Places) -> Source:
         return Source.at(places.data, "teacher")
     if options.data_dir is not None:
         return _of_folder(options, places)
+    begun = read_record(places)
+    if isinstance(begun.get("data"), str) and begun["data"]:  # a project stays with its data
+        return Source.at(Path(begun["data"]), "quick start" if begun.get("kind") == "quick start" else "clips")
     if quick_start.recorded(places.data) is not None:
         return Source.at(places.data, "quick start")
     if places.data.is_dir() and is_data_set(places.data):

@@ -138,7 +138,7 @@ def _check_sources(options: argparse.Namespace, work: Work, source: Source) -> N
         raise UserError(
             f"{source.folder} is no data set",
             "it has neither metadata.csv nor transcripts (.lab)",
-            "add --full-pipeline, or first "
+            "name a data set with --data-dir, add --full-pipeline, or first "
             + {"recordings": "--prepare-data", "teacher": "--teach"}.get(source.kind, "python prepare_dataset.py"),
         )
 

@@ -40,6 +40,7 @@ class Plan:
         warm = self.start.path.resolve() if self.start.path and not self.start.continues else None
         return {
             "data": str(self.source.folder),
+            "kind": self.source.kind,
             "espeak_voice": self.espeak_voice,
             "quality": self.architecture.name if self.architecture else None,
             "warm_start": str(warm) if warm else None,

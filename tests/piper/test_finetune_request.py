@@ -303,3 +303,26 @@ def test_help_imports_nothing_heavy():
     code += "assert not {'torch', 'lightning', 'soundfile', 'librosa', 'onnxruntime'} & set(sys.modules)"
     root = Path(finetune_tts.__file__).parent
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True, stdout=subprocess.DEVNULL)
+
+
+def begin(project: str, *words: object) -> None:
+    """Note what a project was begun with, as its first training does."""
+    plan = settled("--project", project, *words)[2]
+    plan.places.record.parent.mkdir(parents=True)
+    plan.places.record.write_text(json.dumps(plan.record()), encoding="utf-8")
+
+
+def test_a_project_that_goes_on_stays_with_its_data(workspace):
+    begin("anna", *READY, "--espeak-voice", "en-us")
+    again = planned("--project", "anna", "--train", "--device", "cpu")
+    assert "quick_start" not in again and value(again["build_dataset"], "--csv-path") == str(Path("ready/metadata.csv"))
+    (workspace / "ready/metadata.csv").unlink()
+    assert "is no data set" in refused("--project", "anna", "--train", "--device", "cpu")
+    assert not {"quick_start", "build_dataset"} & set(
+        planned("--project", "anna", "--export", "--checkpoint", "texts.txt")
+    )
+
+
+def test_a_test_data_set_that_was_deleted_is_made_again(workspace):
+    begin("trial", "--full-pipeline", "--device", "cpu")
+    assert "quick_start" in planned("--project", "trial", "--full-pipeline", "--device", "cpu")
