@@ -20,7 +20,7 @@ from .draws import VALIDATION, draws_of, key
 from .finite import are_finite, norm_of_gradients, not_finite, refuse_broken
 from .objective import Counts, Losses, losses_of, means, weighted
 from .options import make_config, refuse_nonsense, refuse_without_effect
-from .resuming import check_fits, fit_position, settings_of
+from .resuming import check_fits, fit_position, refuse_other_speakers, settings_of
 from .warm_start import VOCODER, warm_start
 
 log = logging.getLogger(__name__)
@@ -272,10 +272,14 @@ class VitsModule(L.LightningModule):
             "batches_done": int(data.batches_done),
             "settings": settings_of(self.trainer, data, self.seed),
         }
-        voice = data.voice_config
-        checkpoint[VOICE_CONFIG] = plain(voice.to_mapping() if hasattr(voice, "to_mapping") else voice)
+        checkpoint[VOICE_CONFIG] = self._voice_config()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         check_fits(self, checkpoint)
         if self._trainer is not None and getattr(self.trainer, "datamodule", None) is not None:
+            refuse_other_speakers(checkpoint.get(VOICE_CONFIG), self._voice_config())
             fit_position(checkpoint, settings_of(self.trainer, self.data, self.seed), self.data)
+
+    def _voice_config(self) -> Any:
+        voice = self.data.voice_config
+        return plain(voice.to_mapping() if hasattr(voice, "to_mapping") else voice)

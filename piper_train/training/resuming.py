@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from fish_speech.checkpoint import check_names
+from fish_speech.errors import UserError
 
 from ..checkpoints import RECORD
 
@@ -60,6 +61,24 @@ def fit_position(checkpoint: dict[str, Any], settings: Mapping[str, Any], data: 
         if isinstance(position, dict):
             position["batches_done"] = 0
         rewind_epoch(checkpoint)
+
+
+def refuse_other_speakers(before: Any, now: Any) -> None:
+    """Raise UserError where a voice's config.json numbers speakers otherwise than the checkpoint's does.
+
+    Training would go on, with each voice learning from another's clips.
+    """
+    there, here = (config.get("speaker_id_map") if isinstance(config, Mapping) else None for config in (before, now))
+    if not isinstance(there, Mapping) or not isinstance(here, Mapping):
+        return
+    moved = [f"{name} {number} there, {here.get(name, 'none')} here" for name, number in there.items()
+             if here.get(name) != number]  # fmt: skip
+    if moved:
+        raise UserError(
+            "the data set numbers its speakers otherwise than the checkpoint",
+            f"{'; '.join(moved[:5])}: each would go on learning as another",
+            "bring metadata.csv into the old order (speakers are numbered as they appear), or start a new voice",
+        )
 
 
 def rewind_epoch(checkpoint: dict[str, Any]) -> None:

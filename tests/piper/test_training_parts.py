@@ -277,3 +277,14 @@ def test_help_is_short_and_imports_no_torch():
 def test_an_unknown_command_is_an_error():
     with pytest.raises(UserError, match="unknown command train"):
         main(["train"])
+
+
+def test_speakers_that_are_numbered_otherwise_are_refused():
+    from piper_train.training.resuming import refuse_other_speakers
+
+    there = {"speaker_id_map": {"anna": 0, "ben": 1}}
+    refuse_other_speakers(there, {"speaker_id_map": {"anna": 0, "ben": 1, "carl": 2}})
+    refuse_other_speakers(None, there)
+    for here in ({"ben": 0, "anna": 1}, {"anna": 0}):
+        with pytest.raises(UserError, match="numbers its speakers otherwise"):
+            refuse_other_speakers(there, {"speaker_id_map": here})
