@@ -82,7 +82,9 @@ def teach(options: argparse.Namespace) -> int:
     begun = Taught(str(options.teacher), str(options.script), len(script.lines) + len(script.left_out))
     if not (folder / RECORD).is_file():
         write_json(folder / RECORD, asdict(begun))  # from now on the folder is known as ours
-    write_text(folder / BATCH, "".join(_batch_line(line) for line in script.lines))
+    lines = "".join(_batch_line(line) for line in script.lines)
+    _forget_other_reading(folder, lines, str(options.teacher))
+    write_text(folder / BATCH, lines)
     step = speaking_step(options)
     log.info("%d lines to read; %s", len(script.lines), command_line(step))
     code = run_step(step, None)
@@ -102,6 +104,17 @@ def teach(options: argparse.Namespace) -> int:
     write_json(folder / RECORD, {**asdict(begun), "left_out_counts": begun.counts()})
     _tell(begun, folder)
     return FAILED if begun.counts().get(NOT_SPOKEN) else DONE
+
+
+def _forget_other_reading(folder: Path, lines: str, teacher: str) -> None:
+    """Remove the metadata of another script or teacher: its clips are about to be spoken over."""
+    try:
+        same = (folder / BATCH).read_text(encoding="utf-8") == lines
+        same = same and json.loads((folder / RECORD).read_text(encoding="utf-8"))["teacher"] == teacher
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        (folder / METADATA).unlink(missing_ok=True)
 
 
 def check_teacher(teacher: Path) -> None:

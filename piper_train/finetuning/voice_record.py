@@ -38,10 +38,18 @@ def write(places: Places, checkpoint: Path) -> Path:
 
     project = read_record(places)
     data = Path(str(project["data"])) if project.get("data") else None
+    folder = places.voice.parent
+    before = read_voice(folder)
     notes, notices = licences(data, project.get("warm_start"))
+    taught_by = read_voice(data).get("teacher") if data else None
+    if data is not None and not data.is_dir() and isinstance(before.get("licences"), list):
+        # The data set is gone; what it asked for was written down when it was there, and still holds.
+        notes, taught_by = before["licences"], before.get("taught_by")
+        notices = {
+            name: (folder / name).read_text(encoding="utf-8") for name in NOTICE_FILES if (folder / name).is_file()
+        }
     read = read_checkpoint(checkpoint)
     config = read.model_config()
-    folder = places.voice.parent
     told: dict[str, Any] = {
         "format": 1,
         "engine": "piper",
@@ -56,10 +64,9 @@ def write(places: Places, checkpoint: Path) -> Path:
         "epochs": read.epochs_done,
         "warm_start": project.get("warm_start"),
         "data": str(data) if data else None,
-        "taught_by": read_voice(data).get("teacher") if data else None,
+        "taught_by": taught_by,
         "licences": notes,
     }
-    before = read_voice(folder)
     if {name: value for name, value in before.items() if name != "date"} != told:
         write_json(folder / VOICE_FILE, {**told, "date": datetime.now(timezone.utc).isoformat(timespec="seconds")})
     for name in NOTICE_FILES:
@@ -82,6 +89,8 @@ def licences(data: Path | None, warm_start: object) -> tuple[list[dict[str, Any]
     base = there if taught and there is not None else _NOWHERE
     notes, notices = licence_notes("", base, None if taught else there)
     notes = [{**note, "note": SPEAKER} if note.get("of") == "speaker" else note for note in notes]
+    if taught:
+        notes = [{**note, "of": str(note.get("of")).replace("base weights", "the teacher's weights")} for note in notes]
     if warm_start:
         note = (
             f"Training began with the weights of {Path(str(warm_start)).name}: what their licence asks for holds for this "

@@ -179,3 +179,17 @@ def test_what_a_recogniser_does_not_find_right_is_left_out(tmp_path):
     assert "words are wrong" in record["left_out"][0][2] and "1 left out, not verified: line 1" in said
     assert [row.split("|")[1] for row in rows.splitlines()] == [unknown]
     assert len(list((tmp_path / "out/wavs").glob("*.wav"))) == 2  # what was left out is kept, to be listened to
+
+
+def test_another_script_or_teacher_makes_the_old_metadata_void(tmp_path):
+    from piper_train.teach import BATCH, METADATA, RECORD, _forget_other_reading
+
+    def read_before() -> None:
+        (tmp_path / BATCH).write_text("lines", encoding="utf-8")
+        (tmp_path / RECORD).write_text('{"teacher": "anna"}', encoding="utf-8")
+        (tmp_path / METADATA).write_text("a.wav|Words.", encoding="utf-8")
+
+    for lines, teacher, stays in (("lines", "anna", True), ("others", "anna", False), ("lines", "ben", False)):
+        read_before()
+        _forget_other_reading(tmp_path, lines, teacher)
+        assert (tmp_path / METADATA).is_file() == stays

@@ -50,7 +50,7 @@ def test_a_voice_keeps_the_notice_of_its_recordings(project, tmp_path):
     record = told(path)
     assert of(record) == ["recordings", "speaker"] and record["espeak_voice"] == "en-us"
     assert "recordings of Anna" in (path.parent / "LICENCE-data.txt").read_text(encoding="utf-8")
-    (data / "LICENSE").unlink()
+    (data / "LICENSE").unlink()  # the data set is there, and asks for nothing any more
     assert of(told(write(places, checkpoint))) == ["speaker"]
     assert not (path.parent / "LICENCE-data.txt").exists()
 
@@ -63,8 +63,11 @@ def test_a_taught_voice_hands_on_what_its_teachers_licence_asks(project, tmp_pat
     path = write(places, checkpoint)
     record = told(path)
     assert record["taught_by"].endswith("minnow")
-    assert of(record) == ["base weights (minnow)", "base weights", "speaker"]
+    assert of(record) == ["the teacher's weights (minnow)", "the teacher's weights", "speaker"]
     assert record["licences"][0]["licence"] == "CC-BY-SA 3.0"
+    assert "Allison" in (path.parent / "LICENCE-base.txt").read_text(encoding="utf-8")
+    shutil.rmtree(data)  # what was asked for then still holds
+    assert told(write(places, checkpoint)) == record
     assert "Allison" in (path.parent / "LICENCE-base.txt").read_text(encoding="utf-8")
 
 
