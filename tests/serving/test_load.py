@@ -121,13 +121,17 @@ def test_memory_is_flat_over_500_requests(minnow, voices_folder):
         for number in range(100):
             ask(number)
         gc.collect()
-        before, files = process.memory_info().rss, process.num_fds() if hasattr(process, "num_fds") else 0
-        for number in range(500):
-            ask(number)
-        gc.collect()
-        grown = process.memory_info().rss - before
-        print(f"RSS {before / 1e6:.1f} MB, grown by {grown / 1e6:.2f} MB over 500 requests")
-        # A leak of one answer a request would be 500 x 20 kB or more; allocators keep a few MB.
+        files = process.num_fds() if hasattr(process, "num_fds") else 0
+        for _ in range(3):
+            before = process.memory_info().rss
+            for number in range(500):
+                ask(number)
+            gc.collect()
+            grown = process.memory_info().rss - before
+            print(f"RSS {before / 1e6:.1f} MB, grown by {grown / 1e6:.2f} MB over 500 requests")
+            if grown < 8e6:
+                break
+        # A leak of one answer a request would be 500 x 20 kB or more each time; what an allocator keeps, it keeps once.
         assert grown < 8e6
         if files:
             assert process.num_fds() <= files + 2
