@@ -22,6 +22,7 @@ from fish_speech.extras import how_to_install
 from fish_speech.prepare.names import one_line
 
 from .clauses import Clause
+from .patience import patience_s
 from .punctuation import Piece, pieces_of
 from .voices import unknown_voice
 
@@ -30,8 +31,6 @@ log = logging.getLogger(__name__)
 _LINE_BYTES = 800  # the program cuts longer lines of its input, in the middle of a word
 _BATCH_BYTES = 4_000  # of input to one start of the program: starting costs little, and they run side by side
 _INSTALL = how_to_install("piper-espeak")
-_ANSWER_S = 120.0  # for a batch, which takes a fraction of a second; a program that is silent for longer is stuck
-_CHARACTERS_PER_S = 2_000.0  # the slowest that is still work: very long texts get more time
 _PARAGRAPH = re.compile(r"\r?\n[ \t]*\r?\n\s*")
 
 
@@ -137,7 +136,7 @@ class ProgramSource:
                 input=text.encode(),
                 capture_output=True,
                 check=False,
-                timeout=_ANSWER_S + len(text) / _CHARACTERS_PER_S,
+                timeout=patience_s(len(text)),
             )
         except subprocess.TimeoutExpired as late:
             raise _ProgramFailed(f"{self._program} gave no answer in {late.timeout:.0f} s") from None

@@ -18,14 +18,13 @@ from fish_speech.errors import UserError
 from fish_speech.prepare.names import one_line
 
 from .clauses import Clause
+from .patience import patience_s
 from .voices import unknown_voice
 
 log = logging.getLogger(__name__)
 
 _WORKER = Path(__file__).with_name("piper_worker.py")
 _START_S = 120.0  # a first import from a slow disk, and a virus scanner
-_ANSWER_S = 120.0  # for a batch, which takes a fraction of a second; a worker that is silent for longer is stuck
-_CHARACTERS_PER_S = 2_000.0  # the slowest that is still work: very long texts get more time
 
 
 class SourceMissing(Exception):
@@ -122,7 +121,7 @@ class _Worker:
                 stdin.flush()
             except (OSError, ValueError):  # ValueError: closed
                 raise WorkerDied(self._last_words()) from None
-            answer = self._read(_ANSWER_S + len(line) / _CHARACTERS_PER_S)
+            answer = self._read(patience_s(len(line)))
             if answer.get("id") != self._number or len(answer["clauses"]) != len(texts):
                 raise WorkerDied("gave an answer to another question")
         except BaseException:  # Ctrl+C between question and answer: the next answer would be this one's

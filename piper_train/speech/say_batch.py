@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fish_speech.checkpoint import sha256
 from fish_speech.errors import DONE
 from fish_speech.speaking import options as flags
 from fish_speech.speaking.batch import batch_source, read_batch
@@ -78,10 +78,6 @@ def _speak(voice: OnnxVoice, line: BatchLine, manner: Manner) -> Iterator[np.nda
 
 def _decisive(voice: OnnxVoice, manner: Manner) -> dict[str, Any]:
     """What decides the sound of every line: the voice's files, how it speaks, and what makes its phonemes."""
-    digest = hashlib.sha256()
-    for path in (voice.path, config_path(voice.path)):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+    files = [sha256(path) for path in (voice.path, config_path(voice.path))]
     how = [manner.sentence_silence_s, manner.normalize, manner.volume]
-    return {"piper": digest.hexdigest(), "scales": voice.scales(manner), "how": how, "by": voice.phonemizer.source}
+    return {"piper": files, "scales": voice.scales(manner), "how": how, "by": voice.phonemizer.source}

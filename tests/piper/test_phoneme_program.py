@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fish_speech.errors import UserError
-from piper_train.phonemes import espeak_program
+from piper_train.phonemes import espeak_program, patience
 from piper_train.phonemes.espeak_program import ProgramSource
 from piper_train.phonemes.phonemizer import open_phonemizer
 from piper_train.phonemes.punctuation import pieces_of
@@ -62,7 +62,7 @@ def test_a_program_that_hangs_at_a_text_is_ended_and_the_text_named(tmp_path, mo
     program.chmod(0o755)
     monkeypatch.setattr(espeak_program, "find_program", lambda: str(program))
     source = ProgramSource("ru")
-    monkeypatch.setattr(espeak_program, "_ANSWER_S", 0.2)
+    monkeypatch.setattr(patience, "_ANSWER_S", 0.2)
     with pytest.raises(UserError, match="no phonemes of the text 'Привет'") as raised:
         source.clauses(["Привет"])
     assert "gave no answer in" in raised.value.why

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from fish_speech.errors import UserError
-from piper_train.phonemes import piper_source
+from piper_train.phonemes import patience, piper_source
 from piper_train.phonemes.clauses import Clause
 from piper_train.phonemes.phonemizer import open_phonemizer
 from piper_train.phonemes.piper_source import PiperSource
@@ -86,7 +86,7 @@ def test_a_text_that_kills_the_worker_is_named_and_the_others_go_on(frail):
 
 
 def test_a_worker_that_hangs_is_ended_and_said(frail, monkeypatch):
-    monkeypatch.setattr(piper_source, "_ANSWER_S", 0.3)
+    monkeypatch.setattr(patience, "_ANSWER_S", 0.3)
     with pytest.raises(UserError, match="gave no answer in"):
         frail.clauses(["hang"])
 
